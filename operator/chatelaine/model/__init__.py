@@ -1,0 +1,1 @@
+"""The kinds as typed models, conditions, reasons, verdicts and identifiers. Imports nothing else of ours."""
