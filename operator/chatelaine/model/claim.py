@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from chatelaine.model.common import (
     Conditions,
@@ -21,13 +21,12 @@ from chatelaine.model.common import (
     Uid,
     atomic_list,
     cel,
-    immutable,
     map_list,
     set_list,
     validations,
 )
 from chatelaine.model.hsm import EpochStatus, Mode, Pkcs11Uri, PolicyStatusRef
-from chatelaine.model.keys import KeyState, KeyType, Sensitivity, Usage, WORKING_KEY_TYPE_RULE, WORKING_USAGES_RULE
+from chatelaine.model.keys import WORKING_KEY_TYPE_RULE, WORKING_USAGES_RULE, KeyState, KeyType, Sensitivity, Usage
 from chatelaine.model.policy import Compliance, Later, WorkloadType, not_yet
 
 
@@ -48,29 +47,60 @@ class ReclaimPolicy(enum.StrEnum):
 class Requirements(Model):
     """What the HSM must offer."""
 
-    compliance: Annotated[list[Compliance] | None, Field(min_length=1, max_length=16, description="Certificates that the HSM must hold.", json_schema_extra=set_list())] = None
-    sensitivity: Annotated[Sensitivity | None, Field(description="Sensitivity of what the keys protect; absent: Public.")] = None
+    compliance: Annotated[
+        list[Compliance] | None,
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Certificates that the HSM must hold.",
+            json_schema_extra=set_list(),
+        ),
+    ] = None
+    sensitivity: Annotated[
+        Sensitivity | None, Field(description="Sensitivity of what the keys protect; absent: Public.")
+    ] = None
     workload_type: Annotated[WorkloadType | None, Field(description="What the keys are for.")] = None
 
 
 class KeySpec(Model):
     """One named key."""
 
-    model_config = {"json_schema_extra": validations(not_yet("rotation"))}
+    model_config = ConfigDict(json_schema_extra=validations(not_yet("rotation")))
     name: Annotated[ShortName, Field(description="Name of the key within the claim.")]
-    type: Annotated[KeyType, Field(description="Type; immutable for a name.", json_schema_extra=validations(WORKING_KEY_TYPE_RULE))]
-    usages: Annotated[list[Usage], Field(min_length=1, max_length=8, description="What the key is for.", json_schema_extra=set_list(**validations(WORKING_USAGES_RULE)))]
+    type: Annotated[
+        KeyType, Field(description="Type; immutable for a name.", json_schema_extra=validations(WORKING_KEY_TYPE_RULE))
+    ]
+    usages: Annotated[
+        list[Usage],
+        Field(
+            min_length=1,
+            max_length=8,
+            description="What the key is for.",
+            json_schema_extra=set_list(**validations(WORKING_USAGES_RULE)),
+        ),
+    ]
     rotation: Annotated[Later | None, Field(description="Rotation (later).")] = None
 
 
 class ClientSpec(Model):
     """A workload that may use keys of this claim."""
 
-    model_config = {"json_schema_extra": validations(not_yet("component"))}
+    model_config = ConfigDict(json_schema_extra=validations(not_yet("component")))
     service_account: Annotated[Name, Field(description="Service account of the pods, in the claim's namespace.")]
     pod_selector: Annotated[LabelSelector, Field(description="Labels of the pods.")]
-    keys: Annotated[list[ShortName], Field(min_length=1, max_length=16, description="Names of keys of this claim.", json_schema_extra=set_list())]
-    usages: Annotated[list[Usage], Field(min_length=1, max_length=8, description="Operations allowed.", json_schema_extra=set_list(**validations(WORKING_USAGES_RULE)))]
+    keys: Annotated[
+        list[ShortName],
+        Field(min_length=1, max_length=16, description="Names of keys of this claim.", json_schema_extra=set_list()),
+    ]
+    usages: Annotated[
+        list[Usage],
+        Field(
+            min_length=1,
+            max_length=8,
+            description="Operations allowed.",
+            json_schema_extra=set_list(**validations(WORKING_USAGES_RULE)),
+        ),
+    ]
     component: Annotated[Name | None, Field(description="Measured component (later).")] = None
 
 
@@ -83,27 +113,56 @@ class BindingSpec(Model):
 class HsmClaimSpec(Model):
     """What a team asks for."""
 
-    model_config = {
-        "json_schema_extra": validations(
+    model_config = ConfigDict(
+        json_schema_extra=validations(
             not_yet("adopt"),
             cel("has(self.selector) != has(self.hsmRef)", "set exactly one of selector and hsmRef"),
-            cel("has(self.selector) == has(oldSelf.selector) && (!has(self.selector) || self.selector == oldSelf.selector)", "selector is immutable; create a new claim instead"),
-            cel("has(self.hsmRef) == has(oldSelf.hsmRef) && (!has(self.hsmRef) || self.hsmRef == oldSelf.hsmRef)", "hsmRef is immutable; create a new claim instead"),
-            cel("has(self.requirements) == has(oldSelf.requirements) && (!has(self.requirements) || self.requirements == oldSelf.requirements)", "requirements are immutable; create a new claim instead"),
-            cel("has(self.mode) == has(oldSelf.mode) && (!has(self.mode) || self.mode == oldSelf.mode)", "mode is immutable; create a new claim instead"),
-            cel("!has(self.keys) || !has(oldSelf.keys) || self.keys.all(k, oldSelf.keys.all(o, o.name != k.name || o.type == k.type))", "the type of a key is immutable; add a key of another name instead"),
-            cel("!has(self.clients) || self.clients.all(c, c.keys.all(k, has(self.keys) && self.keys.exists(x, x.name == k)))", "a client names a key that this claim does not have"),
+            cel(
+                "has(self.selector) == has(oldSelf.selector)"
+                " && (!has(self.selector) || self.selector == oldSelf.selector)",
+                "selector is immutable; create a new claim instead",
+            ),
+            cel(
+                "has(self.hsmRef) == has(oldSelf.hsmRef) && (!has(self.hsmRef) || self.hsmRef == oldSelf.hsmRef)",
+                "hsmRef is immutable; create a new claim instead",
+            ),
+            cel(
+                "has(self.requirements) == has(oldSelf.requirements)"
+                " && (!has(self.requirements) || self.requirements == oldSelf.requirements)",
+                "requirements are immutable; create a new claim instead",
+            ),
+            cel(
+                "has(self.mode) == has(oldSelf.mode) && (!has(self.mode) || self.mode == oldSelf.mode)",
+                "mode is immutable; create a new claim instead",
+            ),
+            cel(
+                "!has(self.keys) || !has(oldSelf.keys)"
+                " || self.keys.all(k, oldSelf.keys.all(o, o.name != k.name || o.type == k.type))",
+                "the type of a key is immutable; add a key of another name instead",
+            ),
+            cel(
+                "!has(self.clients)"
+                " || self.clients.all(c, c.keys.all(k, has(self.keys) && self.keys.exists(x, x.name == k)))",
+                "a client names a key that this claim does not have",
+            ),
         )
-    }
-    selector: Annotated[LabelSelector | None, Field(description="Labels of the Hsms that may serve; or use hsmRef.")] = None
+    )
+    selector: Annotated[
+        LabelSelector | None, Field(description="Labels of the Hsms that may serve; or use hsmRef.")
+    ] = None
     requirements: Annotated[Requirements | None, Field(description="What the HSM must offer.")] = None
     mode: Annotated[Mode | None, Field(description="Shared (when absent) or Exclusive.")] = None
     hsm_ref: Annotated[NameRef | None, Field(description="One Hsm by name, instead of selector.")] = None
     policy_ref: Annotated[NameRef | None, Field(description="A policy that must hold besides the Hsm's own.")] = None
     failover: Annotated[Failover | None, Field(description="Hold (when absent) or Rebind.")] = None
     adopt: Annotated[Later | None, Field(description="Adoption of retained keys (later).")] = None
-    keys: Annotated[list[KeySpec] | None, Field(max_length=16, description="Keys to make inside the HSM.", json_schema_extra=map_list("name"))] = None
-    clients: Annotated[list[ClientSpec] | None, Field(max_length=16, description="Who may use them.", json_schema_extra=atomic_list())] = None
+    keys: Annotated[
+        list[KeySpec] | None,
+        Field(max_length=16, description="Keys to make inside the HSM.", json_schema_extra=map_list("name")),
+    ] = None
+    clients: Annotated[
+        list[ClientSpec] | None, Field(max_length=16, description="Who may use them.", json_schema_extra=atomic_list())
+    ] = None
     binding: Annotated[BindingSpec | None, Field(description="Secret for workloads.")] = None
     reclaim_policy: Annotated[ReclaimPolicy | None, Field(description="Retain (when absent) or Destroy.")] = None
 
@@ -121,7 +180,9 @@ class ClaimAllocation(Model):
     sequence: Annotated[int, Field(ge=1, le=10**6, description="Counts bindings of this claim.")]
     hsm: Annotated[HsmRefStatus, Field(description="The Hsm.")]
     at: Annotated[Timestamp, Field(description="When it was bound.")]
-    policies: Annotated[list[PolicyStatusRef], Field(max_length=2, description="Policies that held.", json_schema_extra=atomic_list())]
+    policies: Annotated[
+        list[PolicyStatusRef], Field(max_length=2, description="Policies that held.", json_schema_extra=atomic_list())
+    ]
     evidence_digest: Annotated[Sha256Digest, Field(description="Evidence that they held on.")]
     epoch: Annotated[EpochStatus, Field(description="Epoch of that evidence.")]
 
@@ -134,7 +195,9 @@ class KeyVersionStatus(Model):
     sequence: Annotated[int, Field(ge=1, le=10**6, description="The allocation under which it was made.")]
     hsm: Annotated[HsmRefStatus, Field(description="The Hsm that holds it.")]
     pkcs11_uri: Annotated[Pkcs11Uri | None, Field(description="RFC 7512 URI of the private key.")] = None
-    public_key: Annotated[str | None, StringConstraints(max_length=2048), Field(description="SubjectPublicKeyInfo, PEM.")] = None
+    public_key: Annotated[
+        str | None, StringConstraints(max_length=2048), Field(description="SubjectPublicKeyInfo, PEM.")
+    ] = None
     created_at: Annotated[Timestamp | None, Field(description="When the token made it.")] = None
     suspect_since: Annotated[Timestamp | None, Field(description="Since when this version is suspect.")] = None
     reason: Annotated[Text | None, Field(description="Why it is in this state.")] = None
@@ -145,7 +208,10 @@ class KeyStatus(Model):
 
     name: Annotated[ShortName, Field(description="Key name.")]
     type: Annotated[KeyType, Field(description="Type.")]
-    versions: Annotated[list[KeyVersionStatus], Field(max_length=64, description="Versions, oldest first.", json_schema_extra=map_list("version"))]
+    versions: Annotated[
+        list[KeyVersionStatus],
+        Field(max_length=64, description="Versions, oldest first.", json_schema_extra=map_list("version")),
+    ]
 
 
 class NetworkPolicyRef(Model):
@@ -167,8 +233,13 @@ class HsmClaimStatus(Model):
     observed_generation: Annotated[int, Field(ge=0, le=2**53, description="Generation last examined.")] = 0
     allocation: Annotated[ClaimAllocation | None, Field(description="The binding.")] = None
     binding: Annotated[BindingStatus | None, Field(description="Secret for workloads.")] = None
-    keys: Annotated[list[KeyStatus], Field(max_length=32, description="Keys and versions.", json_schema_extra=map_list("name"))] = Field(default_factory=list)
-    network_policies: Annotated[list[NetworkPolicyRef], Field(max_length=32, description="NetworkPolicies emitted.", json_schema_extra=map_list("namespace", "name"))] = Field(default_factory=list)
+    keys: Annotated[
+        list[KeyStatus], Field(max_length=32, description="Keys and versions.", json_schema_extra=map_list("name"))
+    ] = Field(default_factory=list)
+    network_policies: Annotated[
+        list[NetworkPolicyRef],
+        Field(max_length=32, description="NetworkPolicies emitted.", json_schema_extra=map_list("namespace", "name")),
+    ] = Field(default_factory=list)
     conditions: Conditions = Field(default_factory=list)
 
 

@@ -81,7 +81,8 @@ class LabelSelector(Model):
         Field(
             min_length=1,
             max_length=16,
-            description="Labels that an object must carry, all of them. At least one: an empty selector would mean everybody.",
+            description="Labels that an object must carry, all of them. At least one:"
+            " an empty selector would mean everybody.",
         ),
     ]
 
@@ -94,11 +95,22 @@ class Condition(Model):
     """`metav1.Condition`."""
 
     type: Annotated[str, StringConstraints(min_length=1, max_length=64), Field(description="Kind of condition.")]
-    status: Annotated[str, Field(description="True, False or Unknown.", json_schema_extra={"enum": ["True", "False", "Unknown"]}, max_length=7)]
-    observed_generation: Annotated[int, Field(ge=0, le=2**53, description="Generation of the object that was judged.")] = 0
+    status: Annotated[
+        str,
+        Field(
+            description="True, False or Unknown.",
+            json_schema_extra={"enum": ["True", "False", "Unknown"]},
+            max_length=7,
+        ),
+    ]
+    observed_generation: Annotated[
+        int, Field(ge=0, le=2**53, description="Generation of the object that was judged.")
+    ] = 0
     last_transition_time: Annotated[Timestamp, Field(description="When the status last changed.")]
     reason: Annotated[str, StringConstraints(min_length=1, max_length=64), Field(description="UpperCamelCase code.")]
-    message: Annotated[str, StringConstraints(max_length=4096), Field(description="What was expected, what was found, what to do.")] = ""
+    message: Annotated[
+        str, StringConstraints(max_length=4096), Field(description="What was expected, what was found, what to do.")
+    ] = ""
 
 
 Conditions = Annotated[

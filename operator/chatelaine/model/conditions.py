@@ -26,7 +26,7 @@ def seconds_of(text: str) -> int:
     Raises:
         ValueError: `text` is not an RFC 3339 time.
     """
-    return int(datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
+    return int(datetime.datetime.fromisoformat(text).timestamp())
 
 
 def find(conditions: Iterable[Condition], type_: str) -> Condition | None:

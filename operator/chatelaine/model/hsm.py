@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from chatelaine.model.common import (
     MAX_ALLOCATIONS,
@@ -31,7 +31,9 @@ from chatelaine.model.keys import KeyState, KeyType, Sensitivity
 from chatelaine.model.policy import Compliance
 from chatelaine.model.verdict import Epoch, Verdict
 
-HostName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.:]*[A-Za-z0-9])?$")]
+HostName = Annotated[
+    str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.:]*[A-Za-z0-9])?$")
+]
 Cidr = Annotated[str, StringConstraints(min_length=3, max_length=43, pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
 Pkcs11Uri = Annotated[str, StringConstraints(min_length=8, max_length=512, pattern=r"^pkcs11:[^\s]*$")]
 
@@ -53,8 +55,12 @@ class Mode(enum.StrEnum):
 class ApprovedIdentity(Model):
     """The host that a person approved. Both values stand in the AwaitingApproval message."""
 
-    ek_digest: Annotated[Sha256Digest, Field(description="SHA-256 of the TPM endorsement key's SubjectPublicKeyInfo (DER).")]
-    attestation_key_thumbprint: Annotated[Sha256Digest, Field(description="SHA-256 of the HSM attestation key's SubjectPublicKeyInfo (DER).")]
+    ek_digest: Annotated[
+        Sha256Digest, Field(description="SHA-256 of the TPM endorsement key's SubjectPublicKeyInfo (DER).")
+    ]
+    attestation_key_thumbprint: Annotated[
+        Sha256Digest, Field(description="SHA-256 of the HSM attestation key's SubjectPublicKeyInfo (DER).")
+    ]
 
 
 class GatewayService(Model):
@@ -71,13 +77,20 @@ class GatewayExternal(Model):
 
     host: Annotated[HostName, Field(description="Host name or address that the operator and clients dial.")]
     port: Annotated[Port, Field(description="TCP port.")]
-    cidrs: Annotated[list[Cidr] | None, Field(min_length=1, max_length=16, description="Addresses for egress rules.", json_schema_extra=set_list())] = None
+    cidrs: Annotated[
+        list[Cidr] | None,
+        Field(min_length=1, max_length=16, description="Addresses for egress rules.", json_schema_extra=set_list()),
+    ] = None
 
 
 class GatewayEndpoint(Model):
     """Exactly one of service and external."""
 
-    model_config = {"json_schema_extra": validations(cel("has(self.service) != has(self.external)", "set exactly one of service and external"))}
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            cel("has(self.service) != has(self.external)", "set exactly one of service and external")
+        )
+    )
     service: Annotated[GatewayService | None, Field(description="A gateway in this cluster.")] = None
     external: Annotated[GatewayExternal | None, Field(description="A gateway outside this cluster.")] = None
 
@@ -93,7 +106,14 @@ class HsmAttestation(Model):
     """How this host is attested."""
 
     policy_ref: Annotated[NameRef, Field(description="AttestationPolicy that judges this host.")]
-    interval_seconds: Annotated[int, Field(ge=1, le=3600, description="Longest time between two rounds; must be shorter than the policy's maxAgeSeconds.")]
+    interval_seconds: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=3600,
+            description="Longest time between two rounds; must be shorter than the policy's maxAgeSeconds.",
+        ),
+    ]
 
 
 class Capacity(Model):
@@ -105,9 +125,25 @@ class Capacity(Model):
 class Offers(Model):
     """What this HSM is offered for. Authors can only narrow what the policy's tables give."""
 
-    compliance: Annotated[list[Compliance] | None, Field(min_length=1, max_length=16, description="Certificates offered; each must also stand in the policy's table.", json_schema_extra=set_list())] = None
+    compliance: Annotated[
+        list[Compliance] | None,
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Certificates offered; each must also stand in the policy's table.",
+            json_schema_extra=set_list(),
+        ),
+    ] = None
     max_sensitivity: Annotated[Sensitivity | None, Field(description="Highest sensitivity; absent: Public.")] = None
-    key_types: Annotated[list[KeyType] | None, Field(min_length=1, max_length=16, description="Key types; absent: all that the token can make.", json_schema_extra=set_list())] = None
+    key_types: Annotated[
+        list[KeyType] | None,
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Key types; absent: all that the token can make.",
+            json_schema_extra=set_list(),
+        ),
+    ] = None
 
 
 class HsmSpec(Model):
@@ -118,11 +154,16 @@ class HsmSpec(Model):
         Field(
             description="RFC 7512 URI of the token; never a PIN.",
             json_schema_extra=validations(
-                cel("!self.contains('pin-value') && !self.contains('pin-source')", "a token URI must not carry a PIN; the gateway reads it from a file"),
+                cel(
+                    "!self.contains('pin-value') && !self.contains('pin-source')",
+                    "a token URI must not carry a PIN; the gateway reads it from a file",
+                ),
             ),
         ),
     ]
-    identity: Annotated[ApprovedIdentity | None, Field(description="The approved host; absent: AwaitingApproval.")] = None
+    identity: Annotated[ApprovedIdentity | None, Field(description="The approved host; absent: AwaitingApproval.")] = (
+        None
+    )
     gateway: Annotated[GatewayEndpoint, Field(description="Where the gateway is reached.")]
     agent: Annotated[AgentEndpoint, Field(description="Where the agent is reached.")]
     attestation: Annotated[HsmAttestation, Field(description="How this host is attested.")]
@@ -141,10 +182,22 @@ class EnrolledIdentity(Model):
     """Who this host is, written once."""
 
     ek_digest: Annotated[Sha256Digest, Field(description="SHA-256 of the endorsement key's SubjectPublicKeyInfo.")]
-    ak_name: Annotated[str, StringConstraints(min_length=68, max_length=100, pattern=r"^[0-9a-f]+$"), Field(description="TPM name of the attestation key, hexadecimal.")]
-    ak_public: Annotated[str, StringConstraints(min_length=1, max_length=2048), Field(description="TPMT_PUBLIC of the attestation key, base64.")]
+    ak_name: Annotated[
+        str,
+        StringConstraints(min_length=68, max_length=100, pattern=r"^[0-9a-f]+$"),
+        Field(description="TPM name of the attestation key, hexadecimal."),
+    ]
+    ak_public: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=2048),
+        Field(description="TPMT_PUBLIC of the attestation key, base64."),
+    ]
     attestation_key: Annotated[AttestationKeyStatus, Field(description="The HSM's attestation key.")]
-    attestation_key_public: Annotated[str, StringConstraints(min_length=1, max_length=1024), Field(description="SubjectPublicKeyInfo of the HSM's attestation key, base64.")]
+    attestation_key_public: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=1024),
+        Field(description="SubjectPublicKeyInfo of the HSM's attestation key, base64."),
+    ]
     enrolled_at: Annotated[Timestamp, Field(description="When the identity was written.")]
 
 
@@ -156,7 +209,10 @@ class TokenStatus(Model):
     serial: Annotated[Text, Field(description="CK_TOKEN_INFO.serialNumber, pinned at enrolment.")]
     firmware: Annotated[Text, Field(description="Firmware version.")]
     mechanisms_digest: Annotated[Sha256Digest, Field(description="Digest of the mechanism list.")]
-    key_types: Annotated[list[KeyType] | None, Field(max_length=16, description="Key types that the token can make.", json_schema_extra=set_list())] = None
+    key_types: Annotated[
+        list[KeyType] | None,
+        Field(max_length=16, description="Key types that the token can make.", json_schema_extra=set_list()),
+    ] = None
 
 
 class PolicyStatusRef(Model):
@@ -186,10 +242,16 @@ class AttestationStatus(Model):
     verdict: Annotated[Verdict, Field(description="Trusted, Untrusted or Unknown.")]
     reason: Annotated[str, StringConstraints(max_length=64), Field(description="Code of the deciding finding.")] = ""
     policy: Annotated[PolicyStatusRef, Field(description="Which policy judged.")]
-    evidence_digest: Annotated[Sha256Digest, Field(description="Digest of the evidence judged; a refuted one is what readmit must name.")]
-    compared: Annotated[list[Text], Field(max_length=64, description="What was compared.", json_schema_extra=atomic_list())] = Field(default_factory=list)
+    evidence_digest: Annotated[
+        Sha256Digest, Field(description="Digest of the evidence judged; a refuted one is what readmit must name.")
+    ]
+    compared: Annotated[
+        list[Text], Field(max_length=64, description="What was compared.", json_schema_extra=atomic_list())
+    ] = Field(default_factory=list)
     epoch: Annotated[EpochStatus, Field(description="Epoch of the evidence.")]
-    valid_until: Annotated[Timestamp, Field(description="A hard end; stamped at most every 300 s while nothing changes.")]
+    valid_until: Annotated[
+        Timestamp, Field(description="A hard end; stamped at most every 300 s while nothing changes.")
+    ]
     suspect_since: Annotated[Timestamp | None, Field(description="Since when keys of this token are suspect.")] = None
 
 
@@ -218,7 +280,10 @@ class Retained(Model):
     namespace: Annotated[ShortName, Field(description="Its namespace.")]
     namespace_uid: Annotated[Uid | None, Field(description="UID of its namespace.")] = None
     name: Annotated[Name, Field(description="Its name.")]
-    keys: Annotated[list[RetainedKey], Field(max_length=64, description="Key versions.", json_schema_extra=map_list("name", "version"))]
+    keys: Annotated[
+        list[RetainedKey],
+        Field(max_length=64, description="Key versions.", json_schema_extra=map_list("name", "version")),
+    ]
     at: Annotated[Timestamp, Field(description="When they were retained.")]
 
 
@@ -229,8 +294,20 @@ class HsmStatus(Model):
     identity: Annotated[EnrolledIdentity | None, Field(description="Who this host is; written once.")] = None
     token: Annotated[TokenStatus | None, Field(description="What the token said of itself.")] = None
     attestation: Annotated[AttestationStatus | None, Field(description="The verdict in force.")] = None
-    allocations: Annotated[list[Allocation], Field(max_length=MAX_ALLOCATIONS, description="Claims with a place here.", json_schema_extra=map_list("claimUid"))] = Field(default_factory=list)
-    retained: Annotated[list[Retained], Field(max_length=MAX_ALLOCATIONS, description="Keys that outlived their claims.", json_schema_extra=map_list("claimUid"))] = Field(default_factory=list)
+    allocations: Annotated[
+        list[Allocation],
+        Field(
+            max_length=MAX_ALLOCATIONS, description="Claims with a place here.", json_schema_extra=map_list("claimUid")
+        ),
+    ] = Field(default_factory=list)
+    retained: Annotated[
+        list[Retained],
+        Field(
+            max_length=MAX_ALLOCATIONS,
+            description="Keys that outlived their claims.",
+            json_schema_extra=map_list("claimUid"),
+        ),
+    ] = Field(default_factory=list)
     conditions: Conditions = Field(default_factory=list)
 
 

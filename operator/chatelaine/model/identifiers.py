@@ -25,7 +25,7 @@ LABEL_NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
 LABEL_EGRESS: Final = f"{GROUP}/egress"
 MANAGED_BY: Final = "chatelaine"
 
-TOKEN_AUDIENCE: Final = "chatelaine.dev"
+TOKEN_AUDIENCE: Final = GROUP
 """Audience of the projected service-account tokens that `POST /v1/token` accepts."""
 
 PKI_DOMAIN: Final = "chatelaine.internal"

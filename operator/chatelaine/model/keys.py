@@ -63,9 +63,12 @@ class KeyState(enum.StrEnum):
 
 
 WORKING_KEY_TYPES_RULE = cel(
-    "self.all(t, t in ['EcP256', 'Rsa3072'])", "this release makes keys of type EcP256 and Rsa3072 only; remove the others"
+    "self.all(t, t in ['EcP256', 'Rsa3072'])",
+    "this release makes keys of type EcP256 and Rsa3072 only; remove the others",
 )
 WORKING_KEY_TYPE_RULE = cel(
     "self in ['EcP256', 'Rsa3072']", "this release makes keys of type EcP256 and Rsa3072 only; choose one of them"
 )
-WORKING_USAGES_RULE = cel("self.all(u, u in ['Sign', 'Verify'])", "this release serves the usages Sign and Verify only; remove the others")
+WORKING_USAGES_RULE = cel(
+    "self.all(u, u in ['Sign', 'Verify'])", "this release serves the usages Sign and Verify only; remove the others"
+)

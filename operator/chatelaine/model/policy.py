@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from chatelaine.model.common import (
     Conditions,
@@ -21,7 +21,7 @@ from chatelaine.model.common import (
     validations,
 )
 from chatelaine.model.identifiers import canonical_json, digest_of
-from chatelaine.model.keys import KeyType, Sensitivity, Usage, WORKING_KEY_TYPES_RULE, WORKING_USAGES_RULE
+from chatelaine.model.keys import WORKING_KEY_TYPES_RULE, WORKING_USAGES_RULE, KeyType, Sensitivity, Usage
 
 HexDigest = Annotated[str, StringConstraints(min_length=64, max_length=96, pattern=r"^([0-9a-f]{64}|[0-9a-f]{96})$")]
 Compliance = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Z][A-Za-z0-9_]*$")]
@@ -75,23 +75,33 @@ class Freshness(Model):
 class ListedEndorsement(Model):
     """A TPM named by its endorsement key."""
 
-    ek_digest: Annotated[Sha256Digest, Field(description="SHA-256 of the endorsement key's SubjectPublicKeyInfo (DER).")]
+    ek_digest: Annotated[
+        Sha256Digest, Field(description="SHA-256 of the endorsement key's SubjectPublicKeyInfo (DER).")
+    ]
     note: Annotated[Text | None, Field(description="Why this TPM is listed.")] = None
 
 
 class Endorsement(Model):
     """Which TPMs may enrol at all."""
 
-    model_config = {
-        "json_schema_extra": validations(
-            cel("!has(self.roots)", "roots (enrolment by vendor certificates) is not enforced by this release yet; list the EK digests under listed"),
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            cel(
+                "!has(self.roots)",
+                "roots (enrolment by vendor certificates) is not enforced by this release yet;"
+                " list the EK digests under listed",
+            ),
         )
-    }
+    )
     listed: Annotated[
         list[ListedEndorsement] | None,
-        Field(min_length=1, max_length=256, description="TPMs named one by one.", json_schema_extra=map_list("ekDigest")),
+        Field(
+            min_length=1, max_length=256, description="TPMs named one by one.", json_schema_extra=map_list("ekDigest")
+        ),
     ] = None
-    roots: Annotated[list[Later] | None, Field(max_length=16, description="Vendor roots (later).", json_schema_extra=atomic_list())] = None
+    roots: Annotated[
+        list[Later] | None, Field(max_length=16, description="Vendor roots (later).", json_schema_extra=atomic_list())
+    ] = None
 
 
 class PcrValue(Model):
@@ -99,7 +109,13 @@ class PcrValue(Model):
 
     index: Annotated[int, Field(ge=0, le=23, description="PCR index.")]
     any_of: Annotated[
-        list[HexDigest], Field(min_length=1, max_length=32, description="Good values, lower-case hexadecimal.", json_schema_extra=set_list())
+        list[HexDigest],
+        Field(
+            min_length=1,
+            max_length=32,
+            description="Good values, lower-case hexadecimal.",
+            json_schema_extra=set_list(),
+        ),
     ]
 
 
@@ -108,15 +124,24 @@ class Pcrs(Model):
 
     bank: Annotated[Bank, Field(description="The bank that is quoted.")]
     values: Annotated[
-        list[PcrValue], Field(min_length=1, max_length=24, description="Every PCR named here must be quoted.", json_schema_extra=map_list("index"))
+        list[PcrValue],
+        Field(
+            min_length=1,
+            max_length=24,
+            description="Every PCR named here must be quoted.",
+            json_schema_extra=map_list("index"),
+        ),
     ]
 
 
 class TpmRules(Model):
     """What the host's TPM must show."""
 
-    model_config = {"json_schema_extra": validations(not_yet("eventLog"), not_yet("ima"))}
-    endorsement: Annotated[Endorsement | None, Field(description="Which TPMs may enrol; absent: the approved identity of the Hsm alone decides.")] = None
+    model_config = ConfigDict(json_schema_extra=validations(not_yet("eventLog"), not_yet("ima")))
+    endorsement: Annotated[
+        Endorsement | None,
+        Field(description="Which TPMs may enrol; absent: the approved identity of the Hsm alone decides."),
+    ] = None
     pcrs: Annotated[Pcrs, Field(description="Expected PCR values.")]
     event_log: Annotated[Later | None, Field(description="Boot event log rules (later).")] = None
     ima: Annotated[Later | None, Field(description="Runtime integrity rules (later).")] = None
@@ -126,7 +151,10 @@ class FirmwareRule(Model):
     """Good firmware of one model."""
 
     model: Annotated[ModelName, Field(description="CK_TOKEN_INFO.model, trimmed, in lower case.")]
-    any_of: Annotated[list[Firmware], Field(min_length=1, max_length=32, description="Good firmware versions.", json_schema_extra=set_list())]
+    any_of: Annotated[
+        list[Firmware],
+        Field(min_length=1, max_length=32, description="Good firmware versions.", json_schema_extra=set_list()),
+    ]
 
 
 class ComplianceRow(Model):
@@ -134,25 +162,44 @@ class ComplianceRow(Model):
 
     model: Annotated[ModelName, Field(description="CK_TOKEN_INFO.model, trimmed, in lower case.")]
     firmware: Annotated[Firmware, Field(description="Firmware version that the certificate covers.")]
-    holds: Annotated[list[Compliance], Field(min_length=1, max_length=16, description="Certificates held.", json_schema_extra=set_list())]
+    holds: Annotated[
+        list[Compliance],
+        Field(min_length=1, max_length=16, description="Certificates held.", json_schema_extra=set_list()),
+    ]
 
 
 class HsmRules(Model):
     """What the token's statement must show."""
 
-    model_config = {
-        "json_schema_extra": validations(
-            cel("!has(self.statement) || self.statement == 'HostAsserted'", "statement: VendorAttested is not enforced by this release yet; use HostAsserted"),
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            cel(
+                "!has(self.statement) || self.statement == 'HostAsserted'",
+                "statement: VendorAttested is not enforced by this release yet; use HostAsserted",
+            ),
         )
-    }
+    )
     firmware: Annotated[
-        list[FirmwareRule] | None, Field(min_length=1, max_length=32, description="Good firmware by model; a model without a row is refused.", json_schema_extra=map_list("model"))
+        list[FirmwareRule] | None,
+        Field(
+            min_length=1,
+            max_length=32,
+            description="Good firmware by model; a model without a row is refused.",
+            json_schema_extra=map_list("model"),
+        ),
     ] = None
-    inventory: Annotated[InventoryRule | None, Field(description="Accounted: a key that nobody accounts for refutes.")] = None
+    inventory: Annotated[
+        InventoryRule | None, Field(description="Accounted: a key that nobody accounts for refutes.")
+    ] = None
     statement: Annotated[StatementLevel | None, Field(description="Who must vouch for the statement.")] = None
     compliance: Annotated[
         list[ComplianceRow] | None,
-        Field(min_length=1, max_length=64, description="Which model and firmware holds which certificate.", json_schema_extra=map_list("model", "firmware")),
+        Field(
+            min_length=1,
+            max_length=64,
+            description="Which model and firmware holds which certificate.",
+            json_schema_extra=map_list("model", "firmware"),
+        ),
     ] = None
 
 
@@ -160,42 +207,80 @@ class ReleaseRule(Model):
     """One way to be allowed. Every field that is present must match; namespaces must be present."""
 
     namespaces: Annotated[LabelSelector, Field(description="Labels of the namespaces whose claims may bind.")]
-    max_claims: Annotated[int | None, Field(ge=0, le=10000, description="Most claims of one namespace bound under this rule.")] = None
+    max_claims: Annotated[
+        int | None, Field(ge=0, le=10000, description="Most claims of one namespace bound under this rule.")
+    ] = None
     key_types: Annotated[
-        list[KeyType] | None, Field(min_length=1, max_length=16, description="Key types; absent: all.", json_schema_extra=set_list(**validations(WORKING_KEY_TYPES_RULE)))
+        list[KeyType] | None,
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Key types; absent: all.",
+            json_schema_extra=set_list(**validations(WORKING_KEY_TYPES_RULE)),
+        ),
     ] = None
     usages: Annotated[
-        list[Usage] | None, Field(min_length=1, max_length=16, description="Usages; absent: all.", json_schema_extra=set_list(**validations(WORKING_USAGES_RULE)))
+        list[Usage] | None,
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Usages; absent: all.",
+            json_schema_extra=set_list(**validations(WORKING_USAGES_RULE)),
+        ),
     ] = None
-    max_sensitivity: Annotated[Sensitivity | None, Field(description="Highest sensitivity; absent: Public only.")] = None
+    max_sensitivity: Annotated[Sensitivity | None, Field(description="Highest sensitivity; absent: Public only.")] = (
+        None
+    )
     workload_types: Annotated[
-        list[WorkloadType] | None, Field(min_length=1, max_length=32, description="Workload types; absent: all.", json_schema_extra=set_list())
+        list[WorkloadType] | None,
+        Field(min_length=1, max_length=32, description="Workload types; absent: all.", json_schema_extra=set_list()),
     ] = None
     compliance: Annotated[
-        list[Compliance] | None, Field(min_length=1, max_length=16, description="Certificates that the HSM must hold for this rule.", json_schema_extra=set_list())
+        list[Compliance] | None,
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Certificates that the HSM must hold for this rule.",
+            json_schema_extra=set_list(),
+        ),
     ] = None
 
 
 class Release(Model):
     """Who may bind. Deny by default: no rule, no claim."""
 
-    any_of: Annotated[list[ReleaseRule], Field(min_length=1, max_length=64, description="One rule that matches is enough.", json_schema_extra=atomic_list())]
+    any_of: Annotated[
+        list[ReleaseRule],
+        Field(
+            min_length=1, max_length=64, description="One rule that matches is enough.", json_schema_extra=atomic_list()
+        ),
+    ]
 
 
 class AttestationPolicySpec(Model):
     """What must be proven, and what that releases."""
 
-    model_config = {
-        "json_schema_extra": validations(not_yet("components"), not_yet("tee"), not_yet("grants"), not_yet("referenceValues"))
-    }
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            not_yet("components"), not_yet("tee"), not_yet("grants"), not_yet("referenceValues")
+        )
+    )
     enforcement: Annotated[Enforcement | None, Field(description="Enforce (when absent) or Audit.")] = None
     freshness: Annotated[Freshness, Field(description="How old proof may grow.")]
     tpm: Annotated[TpmRules, Field(description="Rules for the host's TPM.")]
     hsm: Annotated[HsmRules | None, Field(description="Rules for the token's statement.")] = None
     release: Annotated[Release | None, Field(description="Who may bind; absent: nobody through this policy.")] = None
-    components: Annotated[list[Later] | None, Field(max_length=64, description="Runtime components (later).", json_schema_extra=atomic_list())] = None
-    tee: Annotated[list[Later] | None, Field(max_length=16, description="Enclave evidence (later).", json_schema_extra=atomic_list())] = None
-    grants: Annotated[list[Later] | None, Field(max_length=64, description="Enclave grants (later).", json_schema_extra=atomic_list())] = None
+    components: Annotated[
+        list[Later] | None,
+        Field(max_length=64, description="Runtime components (later).", json_schema_extra=atomic_list()),
+    ] = None
+    tee: Annotated[
+        list[Later] | None,
+        Field(max_length=16, description="Enclave evidence (later).", json_schema_extra=atomic_list()),
+    ] = None
+    grants: Annotated[
+        list[Later] | None, Field(max_length=64, description="Enclave grants (later).", json_schema_extra=atomic_list())
+    ] = None
     reference_values: Annotated[Later | None, Field(description="Signed reference values (later).")] = None
 
     def digest(self) -> str:

@@ -70,7 +70,7 @@ class Reason(enum.StrEnum):
     NOT_ENFORCEABLE = "NotEnforceable"
     FOREIGN_ALLOW = "ForeignAllow"
     # Binding Secret
-    SECRET_NAME_TAKEN = "SecretNameTaken"
+    SECRET_NAME_TAKEN = "SecretNameTaken"  # noqa: S105 - the name of a reason, no secret
     # Valid
     RULES_VALID = "RulesValid"
     RULES_INVALID = "RulesInvalid"
@@ -87,10 +87,16 @@ class Reason(enum.StrEnum):
 
 EXPLAINED: Final[dict[Reason, str]] = {
     Reason.PENDING: "Not examined yet.",
-    Reason.AWAITING_APPROVAL: "The host has shown its identity; a person commits the two digests of the message to spec.identity.",
-    Reason.AWAITING_READMISSION: "The token holds keys of ours but the status was lost; re-admit the host by annotation.",
+    Reason.AWAITING_APPROVAL: (
+        "The host has shown its identity; a person commits the two digests of the message to spec.identity."
+    ),
+    Reason.AWAITING_READMISSION: (
+        "The token holds keys of ours but the status was lost; re-admit the host by annotation."
+    ),
     Reason.IDENTITY_APPROVED: "The approved TPM and HSM attestation key proved themselves by credential activation.",
-    Reason.IDENTITY_CONFLICT: "The host shows another identity than the one enrolled; a person decides by changing spec.identity.",
+    Reason.IDENTITY_CONFLICT: (
+        "The host shows another identity than the one enrolled; a person decides by changing spec.identity."
+    ),
     Reason.ENDORSEMENT_REFUSED: "The policy's endorsement rules do not admit this TPM.",
     Reason.ACTIVATION_FAILED: "The host could not open the credential made for its TPM.",
     Reason.ANSWERS: "Agent and gateway answer.",

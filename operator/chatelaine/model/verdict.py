@@ -75,7 +75,9 @@ def all_of(check: str, children: Sequence[Finding]) -> Finding:
     worst = _worst(child.outcome for child in children)
     deciding = next(child for child in children if child.outcome is worst)
     reason = "AllHold" if worst is Outcome.HOLDS else deciding.reason
-    return Finding(check, worst, reason, deciding.detail if worst is not Outcome.HOLDS else "", children=tuple(children))
+    return Finding(
+        check, worst, reason, deciding.detail if worst is not Outcome.HOLDS else "", children=tuple(children)
+    )
 
 
 def any_of(check: str, children: Sequence[Finding]) -> Finding:
