@@ -1,0 +1,1 @@
+"""Messages between our processes, typed and versioned, and their clients."""

@@ -1,0 +1,245 @@
+"""HTTP client for one of our own processes: dials an address, but knows the peer by the name in its certificate.
+
+Failures (all `PeerError`):
+
+    PeerError
+    ├── PeerUnreachable       nobody answered in time
+    ├── PeerNotAuthenticated  somebody answered who is not this peer
+    ├── PeerMalformed         the answer is too large or is no message of ours
+    └── PeerRefused           the peer said no; carries its `Problem`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import aiohttp
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from chatelaine.wire.messages import Message, Problem, encode
+
+M = TypeVar("M", bound=Message)
+
+_CHUNK_BYTES = 65536
+_MAX_LINE_BYTES = 4096
+
+
+class PeerError(Exception):
+    """A call to one of our processes did not give an answer that can be used."""
+
+
+class PeerUnreachable(PeerError):
+    """Nobody answered in time: refused, reset, timed out, name not resolved."""
+
+
+class PeerNotAuthenticated(PeerError):
+    """The certificate is not this peer's, or it does not accept ours."""
+
+
+class PeerMalformed(PeerError):
+    """The answer is over its bound, or does not parse."""
+
+
+class PeerRefused(PeerError):
+    """The peer answered with a problem document."""
+
+    def __init__(self, problem: Problem, body: bytes) -> None:
+        super().__init__(f"{problem.status} {problem.code}: {problem.detail or problem.title}")
+        self.problem = problem
+        self.body = body
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[M]):
+    """A decoded answer and the public key (SubjectPublicKeyInfo, DER) that the peer proved on this connection."""
+
+    message: M
+    peer_spki: bytes
+    peer_not_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to dial, and the name that the peer's certificate must carry. `unix_path` wins over host and port."""
+
+    host: str
+    port: int
+    server_name: str | None
+    unix_path: str | None = None
+
+    @property
+    def base_url(self) -> str:
+        """URL up to the path."""
+        scheme = "https" if self.server_name else "http"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+
+class PeerClient:
+    """Keeps connections to one peer alive. Not shared between event loops.
+
+    Args:
+        target: where and who.
+        context: client TLS context that trusts our CA and holds our leaf; None for a Unix socket.
+        timeout_seconds: bound on each whole call.
+        max_answer_bytes: bound on each answer.
+    """
+
+    def __init__(
+        self, target: Target, context: ssl.SSLContext | None, *, timeout_seconds: float, max_answer_bytes: int
+    ) -> None:
+        self._target = target
+        self._context = context
+        self._timeout_seconds = timeout_seconds
+        self._max_answer_bytes = max_answer_bytes
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> PeerClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector: aiohttp.BaseConnector
+            if self._target.unix_path is not None:
+                connector = aiohttp.UnixConnector(self._target.unix_path, limit=8)
+            else:
+                connector = aiohttp.TCPConnector(limit=8, ttl_dns_cache=10)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                trust_env=False,
+                timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    async def call(self, method: str, path: str, request: Message | None, answer: type[M]) -> Answer[M]:
+        """One request, one decoded answer.
+
+        Raises:
+            PeerError: one of the four kinds above.
+        """
+        body, spki, not_after = await self._exchange(method, path, request)
+        try:
+            return Answer(msgspec.json.decode(body, type=answer), spki, not_after)
+        except msgspec.DecodeError as error:
+            raise PeerMalformed(f"{path}: the answer is no {answer.__name__}: {error}") from error
+
+    async def send(self, method: str, path: str, request: Message | None) -> None:
+        """One request whose answer has no body.
+
+        Raises:
+            PeerError: one of the four kinds above.
+        """
+        await self._exchange(method, path, request)
+
+    async def _exchange(self, method: str, path: str, request: Message | None) -> tuple[bytes, bytes, int]:
+        try:
+            async with self._open().request(
+                method,
+                self._target.base_url + path,
+                data=None if request is None else encode(request),
+                headers={"content-type": "application/json"},
+                ssl=self._context if self._context is not None else True,
+                server_hostname=self._target.server_name,
+                allow_redirects=False,
+            ) as response:
+                spki, not_after = _peer_certificate(response)
+                body = await self._bounded(response, path)
+                if response.status >= 300:
+                    raise PeerRefused(_problem(response.status, body), body)
+                return body, spki, not_after
+        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+            raise PeerNotAuthenticated(f"{self._where()}: {error}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise PeerUnreachable(f"{self._where()}: {error or type(error).__name__}") from error
+
+    async def _bounded(self, response: aiohttp.ClientResponse, path: str) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            size += len(chunk)
+            if size > self._max_answer_bytes:
+                raise PeerMalformed(f"{path}: the answer is over {self._max_answer_bytes} bytes")
+            parts.append(chunk)
+        return b"".join(parts)
+
+    async def lines(self, path: str, item: type[M], *, silence_seconds: float) -> AsyncIterator[M]:
+        """A stream of JSON lines, until the peer ends it or is silent for too long.
+
+        Raises:
+            PeerError: one of the four kinds above; silence is `PeerUnreachable`.
+        """
+        try:
+            async with self._open().get(
+                self._target.base_url + path,
+                ssl=self._context if self._context is not None else True,
+                server_hostname=self._target.server_name,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_seconds),
+            ) as response:
+                if response.status >= 300:
+                    body = await self._bounded(response, path)
+                    raise PeerRefused(_problem(response.status, body), body)
+                while True:
+                    async with asyncio.timeout(silence_seconds):
+                        line = await response.content.readline()
+                    if not line:
+                        return
+                    if len(line) > _MAX_LINE_BYTES:
+                        raise PeerMalformed(f"{path}: a line is over {_MAX_LINE_BYTES} bytes")
+                    yield msgspec.json.decode(line, type=item)
+        except msgspec.DecodeError as error:
+            raise PeerMalformed(f"{path}: a line is no {item.__name__}: {error}") from error
+        except ValueError as error:
+            raise PeerMalformed(f"{path}: a line is over its bound") from error
+        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+            raise PeerNotAuthenticated(f"{self._where()}: {error}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise PeerUnreachable(f"{self._where()}: {error or type(error).__name__}") from error
+
+    def _where(self) -> str:
+        if self._target.unix_path is not None:
+            return self._target.unix_path
+        return f"{self._target.server_name or 'peer'} at {self._target.host}:{self._target.port}"
+
+
+def _peer_certificate(response: aiohttp.ClientResponse) -> tuple[bytes, int]:
+    """The peer's SubjectPublicKeyInfo (DER) and the end of its certificate; empty and 0 on a Unix socket."""
+    connection = response.connection
+    transport = connection.transport if connection is not None else None
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
+    if tls is None:
+        return b"", 0
+    der = tls.getpeercert(binary_form=True)
+    if not der:
+        raise PeerNotAuthenticated("the peer showed no certificate")
+    certificate = x509.load_der_x509_certificate(der)
+    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return spki, int(certificate.not_valid_after_utc.timestamp())
+
+
+def _problem(status: int, body: bytes) -> Problem:
+    try:
+        problem = msgspec.json.decode(body, type=Problem)
+    except msgspec.DecodeError:
+        return Problem(status=status, code="NotAProblemDocument", detail=body[:200].decode(errors="replace"))
+    return problem
