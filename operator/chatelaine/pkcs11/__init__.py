@@ -1,0 +1,1 @@
+"""PKCS#11: token URIs, key templates, the worker process that holds the session, and its supervisor."""

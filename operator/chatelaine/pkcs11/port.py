@@ -1,0 +1,159 @@
+"""The door to an HSM: what the gateway asks of a token, whatever stands behind it.
+
+Implemented by `supervisor.Pkcs11Supervisor` (a real token) and `simulated.SimulatedHsm` (benches and scale tests).
+Labels are those of `model.identifiers`; `CKA_ID` follows from the label. Every call ends within a deadline of the
+implementation's settings and raises a `pkcs11.errors.HsmError` when it cannot answer.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from chatelaine.model.keys import KeyType
+from chatelaine.model.verdict import Outcome
+
+MAX_LABEL_BYTES: Final = 256
+MAX_RANDOM_BYTES: Final = 1024
+MAX_SIGNATURE_BYTES: Final = 1024
+DIGEST_BYTES: Final = 32
+"""All three mechanisms sign a SHA-256 digest that the caller computed."""
+
+
+class SignMechanism(enum.StrEnum):
+    """How a digest is signed. The value is what the REST API calls it."""
+
+    ECDSA_SHA256 = "ecdsa-sha256"
+    """Raw `r ‖ s`, 64 bytes (PKCS#11 v3.1 section 6.3.1)."""
+    RSA_PSS_SHA256 = "rsa-pss-sha256"
+    """MGF1 with SHA-256, salt of 32 bytes (RFC 8017 section 8.1)."""
+    RSA_PKCS1_SHA256 = "rsa-pkcs1-sha256"
+    """RFC 8017 section 8.2; the DigestInfo is ours."""
+
+
+KEY_TYPE_OF: Final[dict[SignMechanism, KeyType]] = {
+    SignMechanism.ECDSA_SHA256: KeyType.EC_P256,
+    SignMechanism.RSA_PSS_SHA256: KeyType.RSA_3072,
+    SignMechanism.RSA_PKCS1_SHA256: KeyType.RSA_3072,
+}
+"""The key type that each mechanism needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """What the token says of itself (`CK_TOKEN_INFO`, PKCS#11 v3.1 section 3.2), blanks stripped.
+
+    `firmware` and `hardware_version` are `major.minor`; `flags` are the raw `CKF_…` bits; `mechanisms` are
+    `CKM_…` numbers in rising order and `mechanisms_digest` is `sha256:…` over them as big-endian 64-bit integers;
+    `key_types` are those that the token can make and that we have a template for.
+    """
+
+    serial: str
+    label: str
+    manufacturer: str
+    model: str
+    firmware: str
+    hardware_version: str
+    flags: int
+    mechanisms: tuple[int, ...]
+    mechanisms_digest: str
+    key_types: tuple[KeyType, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """The public half: SubjectPublicKeyInfo as DER and PEM. `created` says that this very call made the pair."""
+
+    label: str
+    key_type: KeyType
+    spki_der: bytes
+    pem: str
+    created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InventoryKey:
+    """One key object. `object_class` is `private`, `public` or `secret`; `usages` are sorted names such as `CKA_SIGN`."""
+
+    id: bytes
+    label: str
+    object_class: str
+    key_type: str
+    usages: tuple[str, ...]
+    sensitive: bool
+    extractable: bool
+    local: bool
+    never_extractable: bool
+
+
+class DestroyOutcome(enum.StrEnum):
+    """What `destroy_key` found. In both cases the key is proven absent now."""
+
+    DESTROYED = "Destroyed"
+    ALREADY_ABSENT = "AlreadyAbsent"
+
+
+class HsmPort(Protocol):
+    """One token."""
+
+    async def token_info(self) -> TokenInfo:
+        """The token's description, read anew."""
+        ...
+
+    async def ensure_key_pair(self, label: str, key_type: KeyType, *, may_generate: bool) -> PublicKey:
+        """The pair of that label, proven to work and to be as we make them; made if absent and `may_generate`.
+
+        With `may_generate` half a pair (a crash in the middle of making it) is removed and made anew, so give it
+        only while nothing can have been signed with the key: while its version is PreActive.
+
+        Raises:
+            KeyAbsent: there is none and `may_generate` is false.
+            KeyDamaged: half a pair, and `may_generate` is false.
+            KeyMismatched: a working pair of another type, extractable, not made inside, or with wrong usages.
+            MechanismMissing: the token cannot make this type.
+            StoreUnwritable: the token would not store it.
+        """
+        ...
+
+    async def destroy_key(self, label: str) -> DestroyOutcome:
+        """Destroy every object of that label's identifier and prove that none is left.
+
+        Raises:
+            StoreUnwritable: the token would not delete it.
+        """
+        ...
+
+    async def inventory(self) -> tuple[InventoryKey, ...]:
+        """All keys on the token, ours or not, sorted by identifier and class. Session objects do not count."""
+        ...
+
+    async def sign(self, label: str, mechanism: SignMechanism, digest: bytes) -> bytes:
+        """Sign a SHA-256 digest (32 bytes) that the caller computed.
+
+        Raises:
+            KeyAbsent, KeyDamaged, KeyMismatched: as for `ensure_key_pair`.
+            MechanismMissing: the key is of another type than the mechanism needs.
+            BadRequest: the digest is not 32 bytes.
+        """
+        ...
+
+    async def verify(self, label: str, mechanism: SignMechanism, digest: bytes, signature: bytes) -> Outcome:
+        """`HOLDS` or `REFUTED`, decided by the token. What cannot be told is raised, never returned."""
+        ...
+
+    async def public_key(self, label: str) -> PublicKey:
+        """The public half of an existing pair.
+
+        Raises:
+            KeyAbsent, KeyDamaged, KeyMismatched: as for `ensure_key_pair`.
+        """
+        ...
+
+    async def random(self, length_bytes: int) -> bytes:
+        """1 to 1024 bytes from the token's generator."""
+        ...
+
+    async def close(self) -> None:
+        """Log out and end. Calls in flight get `WorkerDown`. Idempotent."""
+        ...
