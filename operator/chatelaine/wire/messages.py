@@ -54,7 +54,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     """Base of all messages: immutable, camelCase on the wire."""
 
 
-class Problem(Message, kw_only=True):
+class Problem(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """RFC 9457 problem document. `code` is stable."""
 
     type: str = "about:blank"
@@ -67,7 +67,7 @@ class Problem(Message, kw_only=True):
 # --- identity and evidence ------------------------------------------------------------------------------------
 
 
-class TokenFacts(Message, kw_only=True):
+class TokenFacts(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What PKCS#11 says of the token."""
 
     serial: str
@@ -79,7 +79,7 @@ class TokenFacts(Message, kw_only=True):
     key_types: tuple[str, ...] = ()
 
 
-class GatewayIdentity(Message, kw_only=True):
+class GatewayIdentity(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What the gateway is: its TLS key, its HSM attestation key (both SubjectPublicKeyInfo, DER), its token."""
 
     gateway_spki: bytes
@@ -87,7 +87,7 @@ class GatewayIdentity(Message, kw_only=True):
     token: TokenFacts
 
 
-class HostIdentity(Message, kw_only=True):
+class HostIdentity(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What a host shows before it is enrolled. Nothing of it is believed before credential activation.
 
     `ek_public` and `ak_public` are TPMT_PUBLIC; `ek_certificate` is DER.
@@ -99,7 +99,7 @@ class HostIdentity(Message, kw_only=True):
     gateway: GatewayIdentity | None = None
 
 
-class Activation(Message, kw_only=True):
+class Activation(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Credential made for this host's EK and AK: TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET."""
 
     v: int = VERSION
@@ -107,13 +107,13 @@ class Activation(Message, kw_only=True):
     encrypted_secret: bytes
 
 
-class Activated(Message, kw_only=True):
+class Activated(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """The secret that only that TPM could open."""
 
     secret: bytes
 
 
-class EvidenceRequest(Message, kw_only=True):
+class EvidenceRequest(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A fresh nonce and the PCRs to quote. `bank` is `Sha256` or `Sha384`."""
 
     v: int = VERSION
@@ -123,7 +123,7 @@ class EvidenceRequest(Message, kw_only=True):
     indices: tuple[int, ...]
 
 
-class EvidenceResponse(Message, kw_only=True):
+class EvidenceResponse(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One round of evidence. `attest` TPMS_ATTEST, `signature` TPMT_SIGNATURE, `pcrs` by index, in the asked bank.
 
     `statement` is the HSM statement's CBOR, `inventory` the CBOR whose digest stands in it.
@@ -139,7 +139,7 @@ class EvidenceResponse(Message, kw_only=True):
     inventory: bytes
 
 
-class StatementRequest(Message, kw_only=True):
+class StatementRequest(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What the agent asks the gateway to have signed by the HSM. `pcr_digest` is the raw digest to be quoted."""
 
     pcr_digest: bytes
@@ -147,7 +147,7 @@ class StatementRequest(Message, kw_only=True):
     log_digest: bytes | None = None
 
 
-class StatementResponse(Message, kw_only=True):
+class StatementResponse(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """The statement (CBOR), its signature by the HSM attestation key, the inventory (CBOR), and both public keys."""
 
     statement: bytes
@@ -166,7 +166,7 @@ class ChangeKind(enum.StrEnum):
     GATEWAY = "Gateway"
 
 
-class Change(Message, kw_only=True):
+class Change(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One line of a change stream. `counter` rises with each change; `Alive` repeats the last one."""
 
     kind: ChangeKind
@@ -176,7 +176,7 @@ class Change(Message, kw_only=True):
 # --- what a gateway may serve ---------------------------------------------------------------------------------
 
 
-class Standing(Message, kw_only=True):
+class Standing(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """The verdict over this gateway's HSM. The deadline is the earlier of the two below.
 
     `valid_for_seconds` counts from receipt on the gateway's monotonic clock, `valid_until` is wall-clock time.
@@ -191,7 +191,7 @@ class Standing(Message, kw_only=True):
     valid_until: int
 
 
-class KeyVersionView(Message, kw_only=True):
+class KeyVersionView(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One version of a key: which state, which label in the token."""
 
     version: int
@@ -199,7 +199,7 @@ class KeyVersionView(Message, kw_only=True):
     label: str
 
 
-class KeyView(Message, kw_only=True):
+class KeyView(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A key that the gateway may serve."""
 
     name: str
@@ -208,7 +208,7 @@ class KeyView(Message, kw_only=True):
     versions: tuple[KeyVersionView, ...]
 
 
-class ClientView(Message, kw_only=True):
+class ClientView(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Who may use which keys for what. `pod_uids` are alive: they exist and are not being deleted."""
 
     service_account: str
@@ -217,7 +217,7 @@ class ClientView(Message, kw_only=True):
     usages: tuple[str, ...]
 
 
-class ClaimView(Message, kw_only=True):
+class ClaimView(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A claim that is bound here and may be served. A claim that may not is absent."""
 
     uid: str
@@ -231,14 +231,14 @@ class ClaimView(Message, kw_only=True):
     valid_until: int
 
 
-class ClusterKeys(Message, kw_only=True):
+class ClusterKeys(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """How to check service-account tokens without the API server. `jwks` is the JSON text of RFC 7517."""
 
     issuer: str
     jwks: str
 
 
-class ViewUpdate(Message, kw_only=True):
+class ViewUpdate(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What the gateway may do from now on; a whole view, or a change of the view numbered `base`.
 
     A gateway takes an update only if `instance` is its own, `(term, number)` is above the last one taken, and
@@ -256,7 +256,7 @@ class ViewUpdate(Message, kw_only=True):
     gone: tuple[str, ...] = ()
 
 
-class ViewAck(Message, kw_only=True):
+class ViewAck(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """The view is in force."""
 
     instance: str
@@ -264,7 +264,7 @@ class ViewAck(Message, kw_only=True):
     number: int
 
 
-class GatewayHello(Message, kw_only=True):
+class GatewayHello(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Who answers, and what it holds. `instance` changes with every start."""
 
     instance: str
@@ -273,7 +273,7 @@ class GatewayHello(Message, kw_only=True):
     identity: GatewayIdentity
 
 
-class EnsureKey(Message, kw_only=True):
+class EnsureKey(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Make sure that this key version exists, whole. Only an intent that stands in the claim's status allows making."""
 
     v: int = VERSION
@@ -282,7 +282,7 @@ class EnsureKey(Message, kw_only=True):
     may_generate: bool
 
 
-class KeyMade(Message, kw_only=True):
+class KeyMade(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """The key exists."""
 
     label: str
@@ -291,21 +291,21 @@ class KeyMade(Message, kw_only=True):
     created: bool
 
 
-class DestroyKey(Message, kw_only=True):
+class DestroyKey(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Destroy both halves of this key version."""
 
     v: int = VERSION
     label: str
 
 
-class KeyGone(Message, kw_only=True):
+class KeyGone(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Proven absent. `existed` tells whether there was anything to destroy."""
 
     label: str
     existed: bool
 
 
-class Inventory(Message, kw_only=True):
+class Inventory(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """All keys in the token, as the CBOR of `evidence.inventory`."""
 
     inventory: bytes
@@ -314,14 +314,14 @@ class Inventory(Message, kw_only=True):
 # --- certificates ---------------------------------------------------------------------------------------------
 
 
-class LeafRequest(Message, kw_only=True):
+class LeafRequest(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A certificate request (PKCS#10, DER) over the key that the process keeps, and when its leaf ends."""
 
     csr: bytes
     not_after: int
 
 
-class Leaf(Message, kw_only=True):
+class Leaf(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A leaf certificate with its chain, and the CA bundle to trust from now on (PEM)."""
 
     v: int = VERSION
@@ -329,7 +329,7 @@ class Leaf(Message, kw_only=True):
     ca_bundle_pem: str
 
 
-class JoinRequest(Message, kw_only=True):
+class JoinRequest(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A host's first word. `invitation` is the single-use secret; CSRs are PKCS#10, DER."""
 
     v: int = VERSION
@@ -339,7 +339,7 @@ class JoinRequest(Message, kw_only=True):
     gateway_csr: bytes
 
 
-class JoinResponse(Message, kw_only=True):
+class JoinResponse(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """First leaves and the CA bundle (PEM)."""
 
     agent_chain_pem: str

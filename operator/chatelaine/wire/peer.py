@@ -16,7 +16,7 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -101,7 +101,7 @@ class PeerClient:
         self._max_answer_bytes = max_answer_bytes
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> PeerClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
