@@ -1,0 +1,68 @@
+# Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+# One worker a core: the integration tests start real API servers, TPMs and tokens.
+WORKERS ?= 2
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: ## install what is missing; idempotent
+	@tools/setup.sh
+
+.PHONY: test
+test: setup static test-unit test-conformance test-integration test-faults test-fuzz ## everything; set up first
+
+.PHONY: static
+static: ## linters, types, import rules, generated files
+	$(PY) -m ruff check operator tests tools bench
+	$(PY) -m ruff format --check operator tests tools bench
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	shellcheck tools/*.sh .ci/run
+	$(PY) tools/chart_check.py
+
+.PHONY: test-unit
+test-unit: ## pure rooms: examples, properties, state machines
+	$(PY) -m pytest -n $(WORKERS) tests/unit
+
+.PHONY: test-conformance
+test-conformance: ## real evidence of real machines, and its mutations
+	$(PY) -m pytest -n $(WORKERS) tests/conformance
+
+.PHONY: test-integration
+test-integration: ## real API server, tokens, TPMs and processes
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup tests/integration
+
+.PHONY: test-faults
+test-faults: ## crashes between every two actions, API faults
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup tests/faults
+
+.PHONY: test-fuzz
+test-fuzz: ## a bounded run of every parser's fuzzer
+	$(PY) -m pytest -n $(WORKERS) tests/fuzz
+
+.PHONY: demo
+demo: setup ## the whole story on real parts, in two minutes; KEEP=1 leaves it running
+	$(PY) -m tools.demo $(if $(KEEP),--keep)
+
+.PHONY: bench
+bench: setup ## figures into build/bench; BENCH=name for one
+	$(PY) -m bench $(BENCH)
+
+.PHONY: generate
+generate: ## CRDs and reference pages from the code
+	$(PY) tools/generate_crds.py
+	$(PY) tools/generate_reference.py
+
+.PHONY: lock
+lock: ## renew the lock files
+	tools/lock.sh
+
+.PHONY: format
+format: ## format the code
+	$(PY) -m ruff format operator tests tools bench
+	$(PY) -m ruff check --fix operator tests tools bench
