@@ -1,1 +1,1 @@
-"""What several test folders share: real parts started and stopped, fixtures built from bytes."""
+"""Fixtures and simulators shared by tests."""

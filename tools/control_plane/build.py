@@ -1,0 +1,217 @@
+"""Builds the Kubernetes control plane and other Go tools from pinned modules, into a cache outside the tree.
+
+Runs before any virtual environment exists: standard library only. What is pinned stands in `modules/*/go.mod`, with
+the hashes of every source in the `go.sum` beside it; builds are `-mod=readonly`, so nothing else is ever compiled.
+
+Where a binary comes from, in this order:
+
+1. the cache, `<cache>/bin/<group>-<version>/<name>`;
+2. `$KUBEBUILDER_ASSETS`, used in place if it holds the name (and its Kubernetes is not too old for our CRDs);
+3. a build, renamed into the cache when it is whole.
+
+To move to another version: edit the version in `modules/<group>/go.mod` (Kubernetes' staging modules move with it),
+run `go mod tidy` there, commit both files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+MODULES = Path(__file__).resolve().parent / "modules"
+
+OLDEST_KUBERNETES_MINOR = 32
+"""Selectable fields of custom resources are stable from 1.32 on; older assets are left alone."""
+
+
+class BuildError(RuntimeError):
+    """A tool could not be had; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tool:
+    """One binary: its name, the Go package it is built from, and the wrapper module that pins it."""
+
+    name: str
+    package: str
+    group: str
+    stamp: tuple[str, ...] = ()
+    """Linker variables that get the version; `{version}`, `{major}` and `{minor}` are filled in."""
+
+
+_KUBERNETES_STAMP = tuple(
+    f"k8s.io/component-base/version.{variable}"
+    for variable in ("gitVersion=v{version}", "gitMajor={major}", "gitMinor={minor}")
+)
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool("etcd", "go.etcd.io/etcd/server/v3", "kubernetes"),
+        Tool("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", "kubernetes", _KUBERNETES_STAMP),
+        Tool(
+            "kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", "kubernetes", _KUBERNETES_STAMP
+        ),
+        Tool("kubectl", "k8s.io/kubernetes/cmd/kubectl", "kubernetes", _KUBERNETES_STAMP),
+        Tool("helm", "helm.sh/helm/v3/cmd/helm", "helm", ("helm.sh/helm/v3/internal/version.version=v{version}",)),
+        Tool("cyclonus", "github.com/mattfenwick/cyclonus/cmd/cyclonus", "cyclonus"),
+    )
+}
+
+_PINNED = {
+    "kubernetes": "k8s.io/kubernetes",
+    "helm": "helm.sh/helm/v3",
+    "cyclonus": "github.com/mattfenwick/cyclonus",
+}
+
+
+def cache_directory() -> Path:
+    """`$CHATELAINE_CACHE`, else `$XDG_CACHE_HOME/chatelaine`, else `~/.cache/chatelaine`."""
+    if own := os.environ.get("CHATELAINE_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chatelaine"
+
+
+def version_of(group: str) -> str:
+    """The version that `modules/<group>/go.mod` pins, without its `v`.
+
+    Raises:
+        BuildError: the module file pins no version.
+    """
+    text = (MODULES / group / "go.mod").read_text()
+    found = re.search(rf"^(?:require)?\s*{re.escape(_PINNED[group])} v(\S+)", text, re.MULTILINE)
+    if found is None:
+        raise BuildError(f"modules/{group}/go.mod pins no version of {_PINNED[group]}")
+    return found.group(1)
+
+
+def cached(name: str) -> Path:
+    """Where the built binary stands, whether it is there or not."""
+    tool = TOOLS[name]
+    return cache_directory() / "bin" / f"{tool.group}-v{version_of(tool.group)}" / name
+
+
+def find(name: str) -> Path | None:
+    """The binary to use, if there is one already: from the cache, else from `$KUBEBUILDER_ASSETS`."""
+    if (built := cached(name)).exists():
+        return built
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if assets and TOOLS[name].group == "kubernetes" and _assets_are_recent(Path(assets)):
+        given = Path(assets).absolute() / name
+        if os.access(given, os.X_OK):
+            return given
+    return None
+
+
+def require(name: str) -> Path:
+    """The binary to use.
+
+    Raises:
+        BuildError: it is not there; `make setup` makes it.
+    """
+    path = find(name)
+    if path is None:
+        raise BuildError(f"{name} is not built; run: python3 tools/control_plane/build.py")
+    return path
+
+
+def ensure(names: Iterable[str] = tuple(TOOLS)) -> dict[str, Path]:
+    """Paths of `names`; those that are missing are built first.
+
+    Raises:
+        BuildError: Go is missing or a build failed.
+    """
+    paths = {name: path for name in names if (path := find(name)) is not None}
+    missing = [name for name in names if name not in paths]
+    if missing:
+        with _one_builder_at_a_time():
+            for name in missing:
+                # Another builder may have made it while this one waited for the lock.
+                paths[name] = find(name) or _build(TOOLS[name])
+    return paths
+
+
+@functools.cache
+def _assets_are_recent(assets: Path) -> bool:
+    server = assets / "kube-apiserver"
+    if not os.access(server, os.X_OK):
+        return True
+    answer = subprocess.run([server, "--version"], capture_output=True, text=True, check=False, timeout=30)
+    found = re.search(r"v1\.(\d+)", answer.stdout)
+    return found is not None and int(found.group(1)) >= OLDEST_KUBERNETES_MINOR
+
+
+@contextlib.contextmanager
+def _one_builder_at_a_time() -> Iterator[None]:
+    folder = cache_directory() / "bin"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(tool: Tool) -> Path:
+    if shutil.which("go") is None:
+        raise BuildError(
+            f"{tool.name} must be built and Go is not installed; install Go 1.26 or later and run this again"
+        )
+    version, target = version_of(tool.group), cached(tool.name)
+    major, minor = version.split(".")[:2]
+    stamp = " ".join(f"-X {item.format(version=version, major=major, minor=minor)}" for item in tool.stamp)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _say(f"building {tool.name} ({tool.group} v{version}); the first time takes minutes")
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{tool.name}-") as scratch:
+        unfinished = Path(scratch) / tool.name
+        command = ["go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o", str(unfinished)]
+        command += ["-ldflags", f"-s -w {stamp}".strip(), tool.package]
+        done = subprocess.run(
+            command,
+            cwd=MODULES / tool.group,
+            env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": ""},
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise BuildError(f"building {tool.name} failed:\n{done.stderr[-4000:]}")
+        unfinished.rename(target)
+    _say(f"built {tool.name} in {time.monotonic() - started:.0f} s: {target}")
+    return target
+
+
+def _say(text: str) -> None:
+    print(f"control plane: {text}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Command line: builds what is missing, prints one `name path` line a tool."""
+    parser = argparse.ArgumentParser(description="Build the control plane and its tools from pinned Go modules.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TOOLS)}; all when none is given")
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in TOOLS]:
+        parser.error(f"unknown: {', '.join(unknown)}")
+    try:
+        paths = ensure(arguments.names or tuple(TOOLS))
+    except BuildError as error:
+        _say(str(error))
+        return 1
+    for name, path in paths.items():
+        print(f"{name} {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
