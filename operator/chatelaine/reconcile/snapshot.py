@@ -1,0 +1,277 @@
+"""What a reconcile looks at: frozen pictures of the world, made by the controller from its cache and memory.
+
+Nothing here is read twice from elsewhere and nothing is fetched: a decision rests on one snapshot. Times are seconds
+since the epoch (UTC). Snapshots hold references to shared cached objects, so 10,000 of them cost little.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from chatelaine.model.claim import HsmClaim
+from chatelaine.model.hsm import Hsm, Mode, TokenStatus
+from chatelaine.model.policy import AttestationPolicy
+from chatelaine.model.reasons import Reason
+from chatelaine.model.verdict import Outcome
+
+if TYPE_CHECKING:
+    from chatelaine.evidence.bundle import VerifiedEvidence
+    from chatelaine.reconcile.standing import Standing
+
+
+# --- hosts: the controller's memory, empty right after a start ------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedIdentity:
+    """What a host showed of itself over its authenticated connection.
+
+    `activated`: credential activation has just proven that exactly this AK lives beside exactly this EK.
+    Public areas are TPMT_PUBLIC, SPKIs are DER, digests and thumbprints are `sha256:…`.
+    """
+
+    ek_digest: str
+    ek_public: bytes
+    ak_public: bytes
+    ak_name_hex: str
+    attestation_key_spki: bytes
+    attestation_key_thumbprint: str
+    token: TokenStatus
+    agent_spki: bytes
+    gateway_spki: bytes
+    activated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticatedRefusal:
+    """Evidence that is the enrolled identity's own and yet was refused while it was being verified.
+
+    Made from an `evidence.errors.EvidenceError` whose `authenticated` is true (another token's serial, another PCR
+    selection). Errors that are not authenticated never come here: they end in `Reach`.
+    """
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRound:
+    """The last round whose evidence was authenticated as this host's, whatever appraisal then says of it.
+
+    `presented` is set when the round was made together with a new look at the identity (enrolment, re-admission).
+    """
+
+    evidence: VerifiedEvidence | AuthenticatedRefusal
+    evidence_digest: str
+    received_at: float
+    presented: PresentedIdentity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How the last attempt to talk to agent and gateway ended. Strangers, garbage and silence end here.
+
+    `reason` is one of Answers, Unreachable, NotAuthenticated, EvidenceMalformed.
+    """
+
+    status: Outcome
+    reason: Reason
+    message: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class HostObservation:
+    """All that this process has learnt of one host since it started."""
+
+    presented: PresentedIdentity | None = None
+    last_round: EvidenceRound | None = None
+    reach: Reach | None = None
+    activation_failed: str | None = None
+    """Why the last credential activation failed, as a sentence."""
+
+
+# --- hsm ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BoundClaim:
+    """A claim that has, had, or may have keys on this token.
+
+    `key_labels` are the labels of all its versions on this token that are not Destroyed, intents included.
+    `exists` is False for an allocation whose claim is proven gone (after the first complete list).
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    exists: bool
+    mode: Mode = Mode.SHARED
+    key_labels: frozenset[str] = frozenset()
+    allocation_generation: int = 0
+    """`status.allocation.epoch.generation`: how many admissions of the host this claim has seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedPolicy:
+    """A NetworkPolicy of ours as it stands. `digest` is our annotation; `drifted`: its spec is not what we applied."""
+
+    digest: str
+    drifted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorPods:
+    """Where the operator runs, so that gateways let it in."""
+
+    namespace: str
+    match_labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class HsmSnapshot:
+    """Everything about one Hsm.
+
+    `watching_since`: when this process began to ask this host. Right after a start nothing is known, and what stands
+    in the status may be stamped up to 300 s ago; nothing is cut for that before one `maxAgeSeconds` of watching.
+    `token_labels`: labels of the keys in the token, None while unknown.
+    `claims`: every claim in `status.allocations`, and every claim with key versions here.
+    `network_policies`: (namespace, name) -> what stands there, for those that belong to this Hsm.
+    `gateway_shared`: another Hsm names the same gateway pods.
+    """
+
+    now: float
+    hsm: Hsm
+    policy: AttestationPolicy | None
+    host: HostObservation | None
+    watching_since: float
+    claims: tuple[BoundClaim, ...] = ()
+    token_labels: frozenset[str] | None = None
+    operator: OperatorPods | None = None
+    network_policies: Mapping[tuple[str, str], ObservedPolicy] = field(default_factory=dict)
+    gateway_shared: bool = False
+
+
+# --- claims ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HsmView:
+    """An Hsm as claims see it. One is made whenever the Hsm or its standing changes, and shared by all snapshots.
+
+    `seats`: claim uid -> mode, from `status.allocations` and from what is about to be committed;
+    `pending`: those uids of `seats` whose commit is not confirmed yet.
+    """
+
+    hsm: Hsm
+    standing: Standing
+    policy: AttestationPolicy | None
+    host: HostObservation | None
+    accounted: frozenset[str] = frozenset()
+    seats: Mapping[str, Mode] = field(default_factory=dict)
+    pending: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """Name of the Hsm."""
+        return self.hsm.metadata.name
+
+    @property
+    def uid(self) -> str:
+        """UID of the Hsm."""
+        return self.hsm.metadata.uid
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMadeFacts:
+    """A key that the gateway says exists, whole. `spki_pem` is the public half; `at` is when we were told."""
+
+    spki_pem: str
+    pkcs11_uri: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFault:
+    """The gateway could not give a key: `damaged` means that an active key is not whole any more."""
+
+    damaged: bool
+    message: str
+
+
+class Presence(enum.StrEnum):
+    """What is known of an object. Unknown: no complete list yet; absence must not be acted on."""
+
+    PRESENT = "Present"
+    ABSENT = "Absent"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedSecret:
+    """The Secret of the name that the claim asks for. `owner_uid` and `digest` are read from its metadata."""
+
+    presence: Presence
+    owner_uid: str | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceFacts:
+    """The claim's namespace."""
+
+    uid: str
+    labels: Mapping[str, str]
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BindingFacts:
+    """How workloads reach a gateway: what the binding Secret says. SPKI digests are `sha256:…`, newest first."""
+
+    host: str
+    port: int
+    ca_bundle_pem: str
+    gateway_spkis: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimSnapshot:
+    """Everything about one claim.
+
+    `hsms`: all Hsms. `policies`: every AttestationPolicy by name.
+    `bound_in_namespace`: policy name -> how many *other* claims of this namespace hold seats on Hsms that it judges.
+    `made_keys`, `key_faults`: by key label, from the gateway that is bound now.
+    `network_policies`: (namespace, name) -> what stands there, for those labelled with this claim's uid.
+    `foreign_allows`: names of policies in the gateway's namespace that let others in (`network.lets_in`).
+    `binding`: Hsm name -> how its gateway is reached, at least for the Hsms that this claim has seats on.
+    """
+
+    now: float
+    claim: HsmClaim
+    namespace: NamespaceFacts
+    hsms: tuple[HsmView, ...]
+    policies: Mapping[str, AttestationPolicy] = field(default_factory=dict)
+    bound_in_namespace: Mapping[str, int] = field(default_factory=dict)
+    made_keys: Mapping[str, KeyMadeFacts] = field(default_factory=dict)
+    key_faults: Mapping[str, KeyFault] = field(default_factory=dict)
+    secret: ObservedSecret = field(default_factory=lambda: ObservedSecret(Presence.UNKNOWN))
+    network_policies: Mapping[tuple[str, str], ObservedPolicy] = field(default_factory=dict)
+    foreign_allows: tuple[str, ...] = ()
+    binding: Mapping[str, BindingFacts] = field(default_factory=dict)
+
+
+# --- policies -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySnapshot:
+    """One AttestationPolicy and how many objects name it."""
+
+    now: float
+    policy: AttestationPolicy
+    hsms: int = 0
+    claims: int = 0
