@@ -70,7 +70,8 @@ class RequestEvidence:
 @dataclass(frozen=True, slots=True)
 class CutHsm:
     """Fast lane, before anything is written: the gateway's standing and claims are revoked, its connections closed,
-    and the claims of this Hsm are reconciled at once."""
+    and the claims of this Hsm are reconciled at once.
+    """
 
     hsm: str
     hsm_uid: str
@@ -131,16 +132,6 @@ class RetainKeys:
     namespace_uid: str | None
     name: str
     keys: tuple[RetainedKey, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RebuildAllocations:
-    """After a lost status: seats for claims that exist, retained entries for the rest, before anything new binds."""
-
-    hsm: str
-    hsm_uid: str
-    seats: tuple[AllocateHsm, ...]
-    retained: tuple[RetainKeys, ...]
 
 
 # --- claims ---------------------------------------------------------------------------------------------------
@@ -265,7 +256,6 @@ Write = (
     | AllocateHsm
     | ReleaseAllocation
     | RetainKeys
-    | RebuildAllocations
     | SetClaimStatus
     | EnsureKey
     | DestroyKey
