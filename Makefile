@@ -56,6 +56,7 @@ bench: setup ## figures into build/bench; BENCH=name for one
 .PHONY: generate
 generate: ## CRDs and reference pages from the code
 	$(PY) tools/generate_crds.py
+	mkdir -p charts/chatelaine/files/crds && cp crds/*.yaml charts/chatelaine/files/crds/
 	$(PY) tools/generate_reference.py
 
 .PHONY: lock

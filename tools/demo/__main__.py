@@ -1,0 +1,66 @@
+"""`make demo`: plays the story on real parts; `--keep` leaves everything running."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from tools.control_plane.embedded import exit_on_sigterm
+from tools.demo.narrator import Narrator
+from tools.demo.stage import Stage
+from tools.demo.story import tell
+from tools.lab.installation import ROOT
+
+REPORT = ROOT / "build" / "demo" / "report.json"
+
+
+def main() -> int:
+    """Exit status 0 if every step was right."""
+    parser = argparse.ArgumentParser(prog="python -m tools.demo", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
+    keep: bool = parser.parse_args().keep
+    exit_on_sigterm()
+    directory = Path(tempfile.mkdtemp(prefix="chatelaine-demo-"))
+    narrator = Narrator()
+    stage = Stage(directory)
+    complete = False
+    try:
+        tell(stage, narrator)
+        complete = True
+    finally:
+        ok = narrator.finish(REPORT, complete=complete)
+        if not ok:
+            narrator.console.print(f"logs are kept in {directory}")
+        elif keep:
+            _linger(stage, narrator)
+        stage.stop()
+        if ok:
+            shutil.rmtree(directory, ignore_errors=True)
+    return 0 if ok else 1
+
+
+def _linger(stage: Stage, narrator: Narrator) -> None:
+    narrator.console.print(
+        f"""
+Everything keeps running; Ctrl-C ends it. Things to try in another terminal:
+
+  export KUBECONFIG={stage.control_plane.kubeconfig}
+  kubectl get hsms,hsmclaims,attestationpolicies -A
+  kubectl -n payments describe hsmclaim checkout
+  kubectl get networkpolicies -A
+  kubectl get hsm hsm-b -o yaml
+""",
+        markup=False,
+    )
+    try:
+        signal.pause()
+    except (KeyboardInterrupt, SystemExit):
+        narrator.console.print("stopping")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""The stage: control plane, three HSM hosts, the operator, and what a person or a workload does on it."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools.control_plane.embedded import ControlPlane
+from tools.control_plane.processes import StartError
+from tools.lab.host import HsmHost, Ports
+from tools.lab.installation import ROOT, Operator, install
+from tools.lab.network import machine_address
+from tools.lab.workload import SigningClient, create_pod
+
+EXAMPLES = ROOT / "examples" / "quickstart"
+GROUP = "chatelaine.dev/v1alpha1"
+HOSTS = ("hsm-a", "hsm-b", "hsm-c")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class Stage:
+    """Everything that runs during the demo."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.address = machine_address()
+        self.control_plane = ControlPlane(directory / "control-plane")
+        self.hosts: dict[str, HsmHost] = {}
+        self.operator: Operator | None = None
+        self._pods = 0
+
+    def start_control_plane(self) -> None:
+        """etcd, kube-apiserver, kube-controller-manager."""
+        self.control_plane.start()
+
+    def start_hosts(self) -> None:
+        """Three hosts: token, TPM, a measured boot. Nobody knows them yet."""
+        for manifest in yaml.safe_load_all((EXAMPLES / "hsms.yaml").read_text()):
+            spec = manifest["spec"]
+            ports = Ports(
+                spec["agent"]["host"], spec["agent"]["port"], self.address, spec["gateway"]["service"]["podPort"]
+            )
+            name = manifest["metadata"]["name"]
+            self.hosts[name] = HsmHost(name, self.directory / name, ports)
+            self.hosts[name].power_on()
+
+    def install(self) -> None:
+        """The chart, and the operator under the chart's own ServiceAccount."""
+        install(self.control_plane)
+        self.operator = Operator(self.control_plane, self.directory / "operator")
+        self.operator.start()
+
+    def apply(self, file: str) -> None:
+        """Kubectl apply of one file of the quickstart."""
+        self.control_plane.kubectl("apply", "-f", str(EXAMPLES / file))
+
+    def publish_gateways(self) -> None:
+        """What a cluster would do for gateway pods: Pod, Service and EndpointSlice."""
+        for name, host in self.hosts.items():
+            service = name.replace("hsm", "gateway")
+            create_pod(self.control_plane, "hsm-system", service, service, {"app": service})
+            port = {"name": "https", "port": host.ports.gateway, "protocol": "TCP"}
+            self.control_plane.admin.apply(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Service",
+                    "metadata": {"name": service, "namespace": "hsm-system"},
+                    "spec": {"ports": [{**port, "targetPort": host.ports.gateway}]},
+                }
+            )
+            self.control_plane.admin.apply(
+                {
+                    "apiVersion": "discovery.k8s.io/v1",
+                    "kind": "EndpointSlice",
+                    "metadata": {
+                        "name": service,
+                        "namespace": "hsm-system",
+                        "labels": {"kubernetes.io/service-name": service},
+                    },
+                    "addressType": "IPv4",
+                    "endpoints": [{"addresses": [self.address], "conditions": {"ready": True}}],
+                    "ports": [port],
+                }
+            )
+
+    def hsm(self, name: str) -> dict[str, Any]:
+        """The Hsm object now."""
+        return self.control_plane.admin.read(GROUP, "Hsm", name)
+
+    def claim(self, name: str) -> dict[str, Any]:
+        """The claim now."""
+        return self.control_plane.admin.read(GROUP, "HsmClaim", name, "payments")
+
+    def wait_condition(
+        self, read: Any, type_: str, status: str, *, reason: str | None = None, seconds: float = 60
+    ) -> Any:
+        """Waits for a condition; returns the object.
+
+        Raises:
+            StartError: it did not come in time; the message says what the condition says instead.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            found = read()
+            condition = condition_of(found, type_)
+            if condition.get("status") == status and reason in (None, condition.get("reason")):
+                return found
+            if time.monotonic() > deadline:
+                name = found["metadata"]["name"]
+                wanted = f"{type_}={status}" + (f", {reason}" if reason else "")
+                raise StartError(f"{name}: {wanted} expected within {seconds:.0f} s; it says {condition}")
+            time.sleep(0.05)
+
+    def approve(self, name: str) -> tuple[str, str]:
+        """What a person does: reads the two digests in the message, compares them with the host's, commits them."""
+        message = condition_of(self.hsm(name), "Enrolled")["message"]
+        digests = DIGEST.findall(message)
+        if len(digests) != 2:
+            raise StartError(f"{name}: two digests expected in the message, found: {message}")
+        identity = {"ekDigest": digests[0], "attestationKeyThumbprint": digests[1]}
+        self.control_plane.admin.apply(
+            {
+                "apiVersion": GROUP,
+                "kind": "Hsm",
+                "metadata": {"name": name},
+                "spec": {"identity": identity},
+            },
+            manager="platform-team",
+        )
+        return digests[0], digests[1]
+
+    def client(self, claim: str) -> tuple[SigningClient, str]:
+        """A new client pod of a claim: service account, Pod object, projected token; and a client for it."""
+        hsm = self.claim(claim)["status"]["allocation"]["hsm"]["name"]
+        self._pods += 1
+        pod = create_pod(self.control_plane, "payments", f"{claim}-{self._pods}", claim, {"app": claim})
+        token = self.control_plane.service_account_token(
+            "payments", claim, audiences=("chatelaine.dev",), seconds=600, pod=pod
+        )
+        secret = self.binding(claim)
+        client = SigningClient(secret["host"], int(secret["port"]), secret["ca.crt"], hsm, "payments", claim)
+        return client, token
+
+    def binding(self, claim: str) -> dict[str, str]:
+        """The binding Secret as a pod sees it mounted."""
+        name = self.claim(claim)["status"]["binding"]["name"]
+        data = self.control_plane.admin.read("v1", "Secret", name, "payments")["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    def openssl_verifies(self, claim: str, key: str, message: bytes, signature: bytes) -> str:
+        """Openssl's own words on the signature, with the public key that the claim's status shows."""
+        keys = {entry["name"]: entry for entry in self.claim(claim)["status"]["keys"]}
+        public = next(v["publicKey"] for v in keys[key]["versions"] if v["state"] == "Active")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder)
+            (path / "public.pem").write_text(public)
+            (path / "message").write_bytes(message)
+            (path / "signature").write_bytes(signature)
+            done = subprocess.run(
+                ["openssl", "dgst", "-sha256", "-verify", "public.pem", "-signature", "signature", "message"],
+                cwd=path, capture_output=True, text=True, timeout=30, check=False,
+            )  # fmt: skip
+        if done.returncode:
+            raise StartError(f"openssl does not verify the signature: {done.stdout}{done.stderr}")
+        return done.stdout.strip()
+
+    def network_policies(self, claim: str) -> list[str]:
+        """Names of the NetworkPolicies that belong to this claim, in all namespaces."""
+        uid = self.claim(claim)["metadata"]["uid"]
+        path = f"/apis/networking.k8s.io/v1/networkpolicies?labelSelector=chatelaine.dev%2Fclaim-uid%3D{uid}"
+        items = self.control_plane.admin.get(path)["items"]
+        return [f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in items]
+
+    def events(self, kind: str, name: str) -> list[str]:
+        """Events about one object, as `Reason: note`."""
+        items = self.control_plane.admin.get("/apis/events.k8s.io/v1/events")["items"]
+        return [
+            f"{item['reason']}: {item.get('note', '')}"
+            for item in items
+            if item["regarding"].get("kind") == kind and item["regarding"].get("name") == name
+        ]
+
+    def stop(self) -> None:
+        """Ends everything, in the order in which it came up, backwards."""
+        if self.operator is not None:
+            self.operator.stop()
+        for host in self.hosts.values():
+            host.stop()
+        self.control_plane.stop()
+
+
+def condition_of(found: dict[str, Any], type_: str) -> dict[str, Any]:
+    """One condition, or an empty dict."""
+    conditions = found.get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == type_), {})

@@ -1,0 +1,152 @@
+"""An HSM host: its own SoftHSM token, its own swtpm, its own agent and gateway, as separate processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.control_plane.processes import Child, StartError
+from tools.lab.softhsm import SoftHsmToken
+from tools.lab.swtpm import Swtpm
+
+BOOT = ((0, b"firmware 1.0"), (4, b"boot loader 1.0"), (7, b"secure boot policy 1.0"))
+"""What a boot of the laboratory's hosts measures: PCR and what is hashed into it, in order."""
+
+PCRS_ZERO = bytes(32)
+
+
+def boot_values() -> dict[int, str]:
+    """PCR values (SHA-256 bank, hexadecimal) after a clean boot of a laboratory host."""
+    values: dict[int, bytes] = {}
+    for index, what in BOOT:
+        values[index] = hashlib.sha256(values.get(index, PCRS_ZERO) + hashlib.sha256(what).digest()).digest()
+    return {index: value.hex() for index, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where this host's processes listen."""
+
+    agent_host: str
+    agent: int
+    gateway_host: str
+    gateway: int
+
+
+class HsmHost:
+    """One host in a folder. Start order: `power_on`, `join`, `start`."""
+
+    def __init__(self, name: str, directory: Path, ports: Ports) -> None:
+        self.name, self.directory, self.ports = name, directory, ports
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.token: SoftHsmToken | None = None
+        self.tpm: Swtpm | None = None
+        self.agent: Child | None = None
+        self.gateway: Child | None = None
+
+    def power_on(self) -> None:
+        """Makes the token if there is none, starts the TPM and measures a clean boot."""
+        self.token = SoftHsmToken(self.directory / "token", label=self.name)
+        self.tpm = Swtpm(self.directory / "tpm")
+        self._measure_boot()
+
+    def reboot(self) -> None:
+        """TPM reset and a clean boot, as after repairing the host."""
+        assert self.tpm is not None
+        self.tpm.reset()
+        self._measure_boot()
+
+    def tamper(self, pcr: int = 4, what: bytes = b"something nobody approved") -> None:
+        """Extends a PCR behind everybody's back."""
+        assert self.tpm is not None
+        self.tpm.extend(pcr, hashlib.sha256(what).digest())
+
+    def join(self, invitation: str) -> None:
+        """`chatelaine host join`, the invitation on standard input.
+
+        Raises:
+            StartError: it was refused.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "chatelaine.cli.main", "host", "join", "--state-dir", str(self.directory)],
+            input=invitation,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode:
+            raise StartError(f"host join {self.name}: {done.stderr.strip() or done.stdout.strip()}")
+
+    def start(self) -> None:
+        """Starts gateway and agent; returns when both listen."""
+        self.start_gateway()
+        self.start_agent()
+
+    def start_gateway(self) -> None:
+        """Starts the gateway and waits until it listens."""
+        assert self.token is not None
+        self.gateway = self._start(
+            "gateway",
+            [
+                "--listen", f"{self.ports.gateway_host}:{self.ports.gateway}",
+                "--local-socket", str(self.local_socket),
+                "--module", str(self.token.module),
+                "--token-uri", f"pkcs11:token={self.name}",
+                "--pin-file", str(self.token.pin_file),
+            ],
+            self.token.env,
+        )  # fmt: skip
+
+    def start_agent(self) -> None:
+        """Starts the agent and waits until it listens."""
+        assert self.tpm is not None
+        self.agent = self._start(
+            "agent",
+            [
+                "--listen", f"{self.ports.agent_host}:{self.ports.agent}",
+                "--gateway-socket", str(self.local_socket),
+                "--tcti", self.tpm.tcti,
+            ],
+            {},
+        )  # fmt: skip
+
+    @property
+    def local_socket(self) -> Path:
+        """Where agent and gateway of this host meet."""
+        return self.directory / "gateway" / "local.sock"
+
+    def stop(self) -> None:
+        """Ends everything of this host; its token and TPM state stay on disk."""
+        for child in (self.agent, self.gateway):
+            if child is not None:
+                child.stop()
+        if self.tpm is not None:
+            self.tpm.stop()
+        self.agent = self.gateway = self.tpm = None
+
+    def _measure_boot(self) -> None:
+        assert self.tpm is not None
+        for index, what in BOOT:
+            self.tpm.extend(index, hashlib.sha256(what).digest())
+
+    def _start(self, role: str, arguments: Sequence[str], environment: dict[str, str]) -> Child:
+        state = self.directory / role
+        ready = state / "ready"
+        ready.unlink(missing_ok=True)
+        command = [
+            sys.executable, "-m", "chatelaine.cli.main", role,
+            "--host-name", self.name,
+            "--state-dir", str(state),
+            "--tls-dir", str(state / "tls"),
+            "--ready-file", str(ready),
+            *arguments,
+        ]  # fmt: skip
+        child = Child(f"{role} of {self.name}", command, state / "log", environment={**os.environ, **environment})
+        child.wait_ready(ready.exists, seconds=60)
+        return child
