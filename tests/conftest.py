@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.control_plane import shared_control_plane
 from tools.control_plane.access import ClusterAccess
 from tools.control_plane.embedded import ControlPlane
+
+from support.control_plane import shared_control_plane
 
 
 @pytest.fixture(scope="session")

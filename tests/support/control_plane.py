@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,8 +37,11 @@ def shared_control_plane(directory: Path) -> Iterator[ClusterAccess]:
             fcntl.flock(users, fcntl.LOCK_SH)
             if not _is_running(directory):
                 started.callback(_start(directory, users.name).wait)
-        yield ClusterAccess(directory / "cluster")
-        fcntl.flock(users, fcntl.LOCK_UN)
+        try:
+            yield ClusterAccess(directory / "cluster")
+        finally:
+            # Before waiting for the process: it ends when nobody holds this lock.
+            fcntl.flock(users, fcntl.LOCK_UN)
 
 
 def _is_running(directory: Path) -> bool:
@@ -53,6 +57,7 @@ def _is_running(directory: Path) -> bool:
 
 def _start(directory: Path, users: str) -> subprocess.Popen[bytes]:
     cluster, errors = directory / "cluster", directory / "errors.log"
+    shutil.rmtree(cluster, ignore_errors=True)
     command = [sys.executable, "-m", "tools.control_plane.start", "--directory", str(cluster), "--users", users]
     command += ["--definitions", str(DEFINITIONS), "--audit"]
     with errors.open("wb") as log:

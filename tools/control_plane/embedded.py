@@ -58,6 +58,7 @@ class ControlPlane(ClusterAccess):
     def __init__(
         self, directory: Path, *, controller_manager: bool = True, audit: bool = False, hosts: tuple[str, ...] = ()
     ) -> None:
+        directory = directory.absolute()
         super().__init__(directory)
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.audit_log = directory / "audit.jsonl" if audit else None

@@ -9,10 +9,13 @@ FILE: each user takes one, and the kernel gives it back however the user ends.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from tools.control_plane.build import BuildError
 from tools.control_plane.embedded import ControlPlane, exit_on_sigterm
@@ -29,11 +32,12 @@ def main() -> int:
     arguments = parser.parse_args()
     exit_on_sigterm()
     try:
-        with ControlPlane(arguments.directory.absolute(), audit=arguments.audit) as plane:
+        # Entered last, left first: who waits for the lock on the file may start again on a clean slate.
+        with _opened(arguments.users) as users, ControlPlane(arguments.directory, audit=arguments.audit) as plane:
             if arguments.definitions is not None:
                 plane.install_definitions(arguments.definitions)
             print(plane.kubeconfig, flush=True)
-            _wait(arguments.users)
+            _wait(users)
     except (BuildError, StartError) as error:
         print(f"control plane: {error}", file=sys.stderr)
         return 1
@@ -42,12 +46,20 @@ def main() -> int:
     return 0
 
 
-def _wait(users: Path | None) -> None:
+@contextlib.contextmanager
+def _opened(path: Path | None) -> Iterator[IO[str] | None]:
+    if path is None:
+        yield None
+        return
+    with path.open("a") as file:
+        yield file
+
+
+def _wait(users: IO[str] | None) -> None:
     if users is None:
         signal.pause()
-        return
-    with users.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    else:
+        fcntl.flock(users, fcntl.LOCK_EX)
 
 
 if __name__ == "__main__":

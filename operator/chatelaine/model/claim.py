@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from chatelaine.model.common import (
     Conditions,
     LabelSelector,
+    Later,
     Model,
     Name,
     NameRef,
@@ -22,12 +23,13 @@ from chatelaine.model.common import (
     atomic_list,
     cel,
     map_list,
+    not_yet,
     set_list,
     validations,
 )
 from chatelaine.model.hsm import EpochStatus, Mode, Pkcs11Uri, PolicyStatusRef
 from chatelaine.model.keys import WORKING_KEY_TYPE_RULE, WORKING_USAGES_RULE, KeyState, KeyType, Sensitivity, Usage
-from chatelaine.model.policy import Compliance, Later, WorkloadType, not_yet
+from chatelaine.model.policy import Compliance, WorkloadType
 
 
 class Failover(enum.StrEnum):

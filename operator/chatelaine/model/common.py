@@ -24,6 +24,11 @@ def validations(*rules: dict[str, str], **extra: Any) -> dict[str, Any]:
     return {"x-kubernetes-validations": list(rules), **extra}
 
 
+def not_yet(field: str) -> dict[str, str]:
+    """The CEL rule that keeps a field closed until it is enforced."""
+    return cel(f"!has(self.{field})", f"{field} is not enforced by this release yet; remove it")
+
+
 def immutable(what: str) -> dict[str, Any]:
     """The field may be set once."""
     return validations(cel("self == oldSelf", f"{what} is immutable; create a new object instead"))
@@ -67,6 +72,10 @@ LabelValue = Annotated[str, StringConstraints(max_length=63)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
+Later = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+"""A field that a later release enforces; CEL refuses it today, so nothing is accepted and ignored."""
+
+
 class NameRef(Model):
     """A cluster-scoped object by name."""
 
@@ -74,8 +83,9 @@ class NameRef(Model):
 
 
 class LabelSelector(Model):
-    """Labels that must all be present with exactly these values. Expressions are not supported."""
+    """Labels that must all be present with exactly these values."""
 
+    model_config = ConfigDict(json_schema_extra=validations(not_yet("matchExpressions")))
     match_labels: Annotated[
         dict[LabelKey, LabelValue],
         Field(
@@ -83,8 +93,15 @@ class LabelSelector(Model):
             max_length=16,
             description="Labels that an object must carry, all of them. At least one:"
             " an empty selector would mean everybody.",
+            json_schema_extra=validations(
+                cel("self.all(key, key.size() <= 317)", "a label key has at most 317 characters")
+            ),
         ),
     ]
+    match_expressions: Annotated[
+        list[Later] | None,
+        Field(max_length=16, description="Label expressions (later).", json_schema_extra=atomic_list()),
+    ] = None
 
     def matches(self, labels: dict[str, str]) -> bool:
         """Does an object with `labels` fall under this selector?"""

@@ -79,7 +79,14 @@ class GatewayExternal(Model):
     port: Annotated[Port, Field(description="TCP port.")]
     cidrs: Annotated[
         list[Cidr] | None,
-        Field(min_length=1, max_length=16, description="Addresses for egress rules.", json_schema_extra=set_list()),
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Addresses for egress rules.",
+            json_schema_extra=set_list(
+                **validations(cel("self.all(c, isCIDR(c))", "not an address range; write it like 192.0.2.10/32"))
+            ),
+        ),
     ] = None
 
 
@@ -157,6 +164,10 @@ class HsmSpec(Model):
                 cel(
                     "!self.contains('pin-value') && !self.contains('pin-source')",
                     "a token URI must not carry a PIN; the gateway reads it from a file",
+                ),
+                cel(
+                    "self.contains('token=') || self.contains('serial=')",
+                    "a token URI must name its token by token=… or serial=…; slots change between starts",
                 ),
             ),
         ),

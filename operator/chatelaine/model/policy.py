@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
 from chatelaine.model.common import (
     Conditions,
     LabelSelector,
+    Later,
     Model,
     ObjectMeta,
     Sha256Digest,
@@ -17,6 +18,7 @@ from chatelaine.model.common import (
     atomic_list,
     cel,
     map_list,
+    not_yet,
     set_list,
     validations,
 )
@@ -28,14 +30,6 @@ Compliance = Annotated[str, StringConstraints(min_length=1, max_length=63, patte
 Firmware = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 WorkloadType = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Z][A-Za-z0-9]*$")]
-
-Later = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
-"""A field that a later release enforces; CEL refuses it today, so nothing is accepted and ignored."""
-
-
-def not_yet(field: str) -> dict[str, str]:
-    """The CEL rule that keeps a field closed until it is enforced."""
-    return cel(f"!has(self.{field})", f"{field} is not enforced by this release yet; remove it")
 
 
 class Enforcement(enum.StrEnum):
