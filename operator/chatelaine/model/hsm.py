@@ -259,6 +259,14 @@ class AttestationStatus(Model):
     compared: Annotated[
         list[Text], Field(max_length=64, description="What was compared.", json_schema_extra=atomic_list())
     ] = Field(default_factory=list)
+    facts: Annotated[
+        list[Text],
+        Field(
+            max_length=64,
+            description="What the evidence showed, without nonce and clock: tells a changed host from a changed policy.",
+            json_schema_extra=atomic_list(),
+        ),
+    ] = Field(default_factory=list)
     epoch: Annotated[EpochStatus, Field(description="Epoch of the evidence.")]
     valid_until: Annotated[
         Timestamp, Field(description="A hard end; stamped at most every 300 s while nothing changes.")

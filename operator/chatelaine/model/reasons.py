@@ -36,6 +36,7 @@ class Reason(enum.StrEnum):
     IDENTITY_CONFLICT = "IdentityConflict"
     ENDORSEMENT_REFUSED = "EndorsementRefused"
     ACTIVATION_FAILED = "ActivationFailed"
+    READMITTED = "Readmitted"
     # Reachable
     ANSWERS = "Answers"
     UNREACHABLE = "Unreachable"
@@ -64,11 +65,15 @@ class Reason(enum.StrEnum):
     KEY_DAMAGED = "KeyDamaged"
     KEYS_SUSPECT = "KeysSuspect"
     NO_KEYS = "NoKeys"
+    KEY_TYPE_CHANGED = "KeyTypeChanged"
+    KEYS_RETAINED = "KeysRetained"
+    KEY_DESTROYED = "KeyDestroyed"
     # NetworkReady
     POLICIES_APPLIED = "PoliciesApplied"
     POLICIES_REMOVED = "PoliciesRemoved"
     NOT_ENFORCEABLE = "NotEnforceable"
     FOREIGN_ALLOW = "ForeignAllow"
+    EGRESS_MANAGED = "EgressManaged"
     # Binding Secret
     SECRET_NAME_TAKEN = "SecretNameTaken"  # noqa: S105 - the name of a reason, no secret
     # Valid
@@ -99,6 +104,7 @@ EXPLAINED: Final[dict[Reason, str]] = {
     ),
     Reason.ENDORSEMENT_REFUSED: "The policy's endorsement rules do not admit this TPM.",
     Reason.ACTIVATION_FAILED: "The host could not open the credential made for its TPM.",
+    Reason.READMITTED: "A person re-admitted the host, and it passed the checks of a first admission.",
     Reason.ANSWERS: "Agent and gateway answer.",
     Reason.UNREACHABLE: "Agent or gateway did not answer in time; it is asked again.",
     Reason.NOT_AUTHENTICATED: "Something answered that is not this host; its answer was dropped.",
@@ -123,10 +129,16 @@ EXPLAINED: Final[dict[Reason, str]] = {
     Reason.KEY_DAMAGED: "A key that was active is not whole in the token any more.",
     Reason.KEYS_SUSPECT: "Keys were in a token whose host was refuted; they are unusable until it is re-admitted.",
     Reason.NO_KEYS: "The claim asks for no keys.",
+    Reason.KEY_TYPE_CHANGED: "A key of that name and another type exists; choose another name for the new type.",
+    Reason.KEYS_RETAINED: "The keys could not be destroyed; they stand in the Hsm's retained list.",
+    Reason.KEY_DESTROYED: "A deactivated key version was destroyed, as asked for by annotation.",
     Reason.POLICIES_APPLIED: "The NetworkPolicies of this claim are in place.",
     Reason.POLICIES_REMOVED: "The network path is closed while the HSM is not trusted.",
     Reason.NOT_ENFORCEABLE: "NetworkPolicies cannot govern this gateway (outside the cluster).",
     Reason.FOREIGN_ALLOW: "Another NetworkPolicy still lets traffic in; the message names it.",
+    Reason.EGRESS_MANAGED: (
+        "The namespace asks for managed egress: its client pods now reach this gateway and DNS only."
+    ),
     Reason.SECRET_NAME_TAKEN: "A Secret of that name exists and is not this claim's; choose another name.",
     Reason.RULES_VALID: "The policy can be enforced.",
     Reason.RULES_INVALID: "The policy contradicts itself; the message says where.",
