@@ -263,7 +263,7 @@ class AttestationStatus(Model):
         list[Text],
         Field(
             max_length=64,
-            description="What the evidence showed, without nonce and clock: tells a changed host from a changed policy.",
+            description="What the evidence showed, less nonce and clock: tells a changed host from a changed policy.",
             json_schema_extra=atomic_list(),
         ),
     ] = Field(default_factory=list)
