@@ -1,0 +1,215 @@
+"""A process's TLS identity on disk: private, whole at every moment, and never another's."""
+
+from __future__ import annotations
+
+import multiprocessing
+import ssl
+from pathlib import Path
+
+import pytest
+
+from chatelaine.pki.authority import BACKDATE_SECONDS
+from chatelaine.pki.errors import CertificateRefused, Flaw, KeyFileExposed, NoLeafYet
+from chatelaine.pki.files import write_once, write_whole
+from chatelaine.pki.leaf import ProcessLeaf
+from support.pki import new_authority, new_leaf, new_pair, now, renew
+
+NAME = "agent.hsm-a.chatelaine.internal"
+
+
+def handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> tuple[bytes, bytes]:
+    """Both sides' view of the other's certificate (DER), in memory."""
+    c_in, c_out, s_in, s_out = (ssl.MemoryBIO() for _ in range(4))
+    here = client.wrap_bio(c_in, c_out, server_hostname=name)
+    there = server.wrap_bio(s_in, s_out, server_side=True)
+    done = {"here": False, "there": False}
+    for _ in range(10):
+        for side, end in (("here", here), ("there", there)):
+            try:
+                end.do_handshake()
+                done[side] = True
+            except ssl.SSLWantReadError:
+                pass
+            s_in.write(c_out.read())
+            c_in.write(s_out.read())
+    assert all(done.values())
+    return here.getpeercert(binary_form=True) or b"", there.getpeercert(binary_form=True) or b""
+
+
+def test_the_key_is_private_and_stays_across_starts_and_renewals(tmp_path: Path) -> None:
+    authority = new_authority()
+    first = new_leaf(authority, tmp_path / "tls", NAME)
+    assert (tmp_path / "tls").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "tls" / "key.pem").stat().st_mode & 0o777 == 0o600
+    again = ProcessLeaf(tmp_path / "tls", NAME)
+    renew(authority, again)
+    assert again.spki == first.spki
+
+
+def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    ProcessLeaf(tmp_path, NAME)
+    (tmp_path / "key.pem").chmod(0o640)
+    with pytest.raises(KeyFileExposed, match="chmod 600"):
+        ProcessLeaf(tmp_path, NAME)
+
+
+def test_a_key_file_behind_a_link_is_refused(tmp_path: Path) -> None:
+    ProcessLeaf(tmp_path / "a", NAME)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "key.pem").symlink_to(tmp_path / "a" / "key.pem")
+    with pytest.raises(OSError, match=r"key\.pem"):
+        ProcessLeaf(tmp_path / "b", NAME)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"x" * 10_000])
+def test_a_key_file_without_a_key_is_refused_without_repeating_it(tmp_path: Path, content: bytes) -> None:
+    write_once(tmp_path / "key.pem", content)
+    with pytest.raises(KeyFileExposed):
+        ProcessLeaf(tmp_path, NAME)
+
+
+def test_without_a_leaf_there_is_no_context(tmp_path: Path) -> None:
+    leaf = ProcessLeaf(tmp_path, NAME)
+    assert leaf.not_after == 0
+    assert leaf.renewal_due(now())
+    for build in (leaf.server_context, leaf.client_context):
+        with pytest.raises(NoLeafYet):
+            build()
+
+
+def test_a_leaf_over_another_key_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    authority = new_authority()
+    leaf = new_leaf(authority, tmp_path / "a", NAME)
+    other = ProcessLeaf(tmp_path / "b", NAME)
+    foreign = authority.issue_leaf(other.request(), NAME, now(), serial=bytes(16)).chain_pem
+    before = (tmp_path / "a" / "chain.pem").read_bytes()
+    with pytest.raises(CertificateRefused) as refused:
+        leaf.install(foreign, authority.bundle_pem, now())
+    assert refused.value.flaw is Flaw.OTHER_KEY
+    assert (tmp_path / "a" / "chain.pem").read_bytes() == before
+
+
+def test_a_leaf_for_another_name_or_of_another_ca_is_refused(tmp_path: Path) -> None:
+    authority = new_authority()
+    leaf = ProcessLeaf(tmp_path, NAME)
+    other = authority.issue_leaf(leaf.request(), "operator.chatelaine.internal", now(), serial=bytes(16)).chain_pem
+    with pytest.raises(CertificateRefused) as refused:
+        leaf.install(other, authority.bundle_pem, now())
+    assert refused.value.flaw is Flaw.OTHER_NAME
+    ours = authority.issue_leaf(leaf.request(), NAME, now(), serial=bytes(16)).chain_pem
+    with pytest.raises(CertificateRefused) as refused:
+        leaf.install(ours, new_authority().bundle_pem, now())
+    assert refused.value.flaw is Flaw.UNKNOWN_ISSUER
+
+
+def test_renewal_falls_due_at_two_thirds_of_life(tmp_path: Path) -> None:
+    leaf = ProcessLeaf(tmp_path, NAME)
+    start = now()
+    renew(new_authority(), leaf, at=start, lifetime_seconds=3600)
+    due = start - BACKDATE_SECONDS + (3600 + BACKDATE_SECONDS) * 2 // 3
+    assert not leaf.renewal_due(due - 1)
+    assert leaf.renewal_due(due)
+
+
+def test_an_expired_leaf_is_loaded_and_shows_its_end(tmp_path: Path) -> None:
+    long_ago = now() - 10_000
+    authority = new_authority(long_ago)
+    renew(authority, ProcessLeaf(tmp_path, NAME), at=long_ago, lifetime_seconds=60)
+    again = ProcessLeaf(tmp_path, NAME)
+    assert again.not_after == long_ago + 60
+    assert again.renewal_due(now())
+
+
+def test_both_sides_show_leaves_and_name_each_other(tmp_path: Path) -> None:
+    authority = new_authority()
+    agent = new_leaf(authority, tmp_path / "a", NAME)
+    operator = new_leaf(authority, tmp_path / "o", "operator.chatelaine.internal")
+    shown, caller = handshake(operator.client_context(), agent.server_context(), NAME)
+    assert operator.check_peer(shown, NAME, now()).spki == agent.spki
+    assert agent.check_peer(caller, "operator.chatelaine.internal", now()).spki == operator.spki
+    with pytest.raises(CertificateRefused):
+        agent.check_peer(caller, "operator.chatelaine.internal", operator.not_after + 1)
+
+
+def test_a_server_with_another_name_is_refused(tmp_path: Path) -> None:
+    authority = new_authority()
+    agent = new_leaf(authority, tmp_path / "a", NAME)
+    operator = new_leaf(authority, tmp_path / "o", "operator.chatelaine.internal")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(operator.client_context(), agent.server_context(), "agent.hsm-b.chatelaine.internal")
+
+
+def test_a_strangers_client_certificate_is_refused(tmp_path: Path) -> None:
+    agent = new_leaf(new_authority(), tmp_path / "a", NAME)
+    stranger = new_leaf(new_authority(), tmp_path / "s", "operator.chatelaine.internal")
+    naive = stranger.client_context()
+    naive.check_hostname = False
+    naive.verify_mode = ssl.CERT_NONE
+    with pytest.raises(ssl.SSLError):
+        handshake(naive, agent.server_context(), NAME)
+
+
+def test_older_tls_is_refused(tmp_path: Path) -> None:
+    authority = new_authority()
+    agent = new_leaf(authority, tmp_path / "a", NAME)
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.load_verify_locations(cadata=authority.bundle_pem)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(ssl.SSLError):
+        handshake(old, agent.server_context(client_certificates=False), NAME)
+
+
+def test_a_renewal_reaches_the_living_contexts_and_keeps_them(tmp_path: Path) -> None:
+    authority = new_authority()
+    agent = new_leaf(authority, tmp_path / "a", NAME)
+    operator = new_leaf(authority, tmp_path / "o", "operator.chatelaine.internal")
+    server, client = agent.server_context(), operator.client_context()
+    before, _ = handshake(client, server, NAME)
+    renew(authority, agent, lifetime_seconds=7200)
+    after, _ = handshake(client, server, NAME)
+    assert agent.server_context() is server
+    assert before != after
+    assert operator.check_peer(after, NAME, now()).not_after == agent.not_after
+
+
+def test_a_published_root_is_trusted_live_and_a_retired_one_no_more(tmp_path: Path) -> None:
+    authority = new_authority()
+    agent = new_leaf(authority, tmp_path / "a", NAME)
+    operator = new_leaf(authority, tmp_path / "o", "operator.chatelaine.internal")
+    server, client = agent.server_context(), operator.client_context()
+    both = authority.publish(new_pair(), now())
+    for leaf in (agent, operator):
+        renew(both, leaf)
+    switched = type(authority)(both.upcoming, now(), former=both.signing.certificate) if both.upcoming else authority
+    _, old_caller = handshake(client, server, NAME)
+    renew(switched, operator)
+    _, new_caller = handshake(client, server, NAME)
+    agent.check_peer(new_caller, "operator.chatelaine.internal", now())
+    renew(type(authority)(switched.signing, now()), agent)
+    with pytest.raises(CertificateRefused) as refused:
+        agent.check_peer(old_caller, "operator.chatelaine.internal", now())
+    assert refused.value.flaw is Flaw.UNKNOWN_ISSUER
+
+
+def test_a_damaged_chain_on_disk_is_refused_at_start(tmp_path: Path) -> None:
+    new_leaf(new_authority(), tmp_path, NAME)
+    (tmp_path / "chain.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    with pytest.raises(CertificateRefused):
+        ProcessLeaf(tmp_path, NAME)
+
+
+def test_of_writers_at_once_one_key_wins(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        keys = pool.map(_spki, [tmp_path] * 4)
+    assert len(set(keys)) == 1
+
+
+def _spki(folder: Path) -> bytes:
+    return ProcessLeaf(folder, NAME).spki
+
+
+def test_a_failed_write_leaves_no_litter(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_whole(tmp_path / "taken", b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
