@@ -11,6 +11,7 @@
     │   ├── PinLocked           the token says its PIN is locked
     │   ├── PinBudgetSpent      the token says that one more wrong PIN may lock it
     │   └── PinFileRefused      the PIN file is absent, or others may read it
+    ├── UriRefused              not an RFC 7512 URI that names a token by what is written on it
     ├── TokenNotFound           no present token fits the URI (and the pinned serial)
     │   └── TokenAmbiguous      more than one does
     ├── ModuleUnusable          the library cannot be loaded or failed its self-test
@@ -106,6 +107,12 @@ class PinFileRefused(LoginRefused):
     default_remedy = "make it a regular file of the gateway's user with mode 0600 or 0400"
 
 
+class UriRefused(HsmError):
+    """Not an RFC 7512 URI that we follow: malformed, too long, or naming a slot, a PIN or a library."""
+
+    default_remedy = "name the token by serial, token, manufacturer or model only, e.g. pkcs11:token=hsm-a"
+
+
 class TokenNotFound(HsmError):
     """No present token fits the URI (and the pinned serial)."""
 
@@ -176,6 +183,7 @@ _ALL: Final = (
     PinLocked,
     PinBudgetSpent,
     PinFileRefused,
+    UriRefused,
     TokenNotFound,
     TokenAmbiguous,
     ModuleUnusable,

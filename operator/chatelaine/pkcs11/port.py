@@ -11,6 +11,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from chatelaine.evidence.inventory import InventoryKey
 from chatelaine.model.keys import KeyType
 from chatelaine.model.verdict import Outcome
 
@@ -70,21 +71,6 @@ class PublicKey:
     spki_der: bytes
     pem: str
     created: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class InventoryKey:
-    """One key object. `object_class` is `private`, `public` or `secret`; `usages` are sorted names such as `CKA_SIGN`."""
-
-    id: bytes
-    label: str
-    object_class: str
-    key_type: str
-    usages: tuple[str, ...]
-    sensitive: bool
-    extractable: bool
-    local: bool
-    never_extractable: bool
 
 
 class DestroyOutcome(enum.StrEnum):
