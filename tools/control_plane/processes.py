@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 PORTS = range(20000, 30000)
@@ -57,7 +57,9 @@ def wait_until(holds: Callable[[], bool], what: str, *, seconds: float, poll_sec
 class Child:
     """One process with its log file. It dies with the thread that started it, if that is the main thread."""
 
-    def __init__(self, name: str, command: Sequence[str | Path], log: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str | Path], log: Path, *, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.log = log
         # Asked for in the main thread only: the kernel sends the signal when the starting *thread* ends.
@@ -68,6 +70,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                env=environment,
                 preexec_fn=_die_with_parent if bound else None,
             )
 

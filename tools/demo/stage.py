@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import re
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,11 @@ from tools.control_plane.processes import StartError
 from tools.lab.host import HsmHost, Ports
 from tools.lab.installation import ROOT, Operator, install
 from tools.lab.network import machine_address
+from tools.lab.objects import GROUP, publish_gateway
 from tools.lab.workload import SigningClient, create_pod
 
 EXAMPLES = ROOT / "examples" / "quickstart"
-GROUP = "chatelaine.dev/v1alpha1"
 HOSTS = ("hsm-a", "hsm-b", "hsm-c")
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Stage:
@@ -62,33 +59,10 @@ class Stage:
         self.control_plane.kubectl("apply", "-f", str(EXAMPLES / file))
 
     def publish_gateways(self) -> None:
-        """What a cluster would do for gateway pods: Pod, Service and EndpointSlice."""
+        """Pod, Service and EndpointSlice of each gateway."""
         for name, host in self.hosts.items():
             service = name.replace("hsm", "gateway")
-            create_pod(self.control_plane, "hsm-system", service, service, {"app": service})
-            port = {"name": "https", "port": host.ports.gateway, "protocol": "TCP"}
-            self.control_plane.admin.apply(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Service",
-                    "metadata": {"name": service, "namespace": "hsm-system"},
-                    "spec": {"ports": [{**port, "targetPort": host.ports.gateway}]},
-                }
-            )
-            self.control_plane.admin.apply(
-                {
-                    "apiVersion": "discovery.k8s.io/v1",
-                    "kind": "EndpointSlice",
-                    "metadata": {
-                        "name": service,
-                        "namespace": "hsm-system",
-                        "labels": {"kubernetes.io/service-name": service},
-                    },
-                    "addressType": "IPv4",
-                    "endpoints": [{"addresses": [self.address], "conditions": {"ready": True}}],
-                    "ports": [port],
-                }
-            )
+            publish_gateway(self.control_plane, "hsm-system", service, self.address, host.ports.gateway)
 
     def hsm(self, name: str) -> dict[str, Any]:
         """The Hsm object now."""
@@ -97,44 +71,6 @@ class Stage:
     def claim(self, name: str) -> dict[str, Any]:
         """The claim now."""
         return self.control_plane.admin.read(GROUP, "HsmClaim", name, "payments")
-
-    def wait_condition(
-        self, read: Any, type_: str, status: str, *, reason: str | None = None, seconds: float = 60
-    ) -> Any:
-        """Waits for a condition; returns the object.
-
-        Raises:
-            StartError: it did not come in time; the message says what the condition says instead.
-        """
-        deadline = time.monotonic() + seconds
-        while True:
-            found = read()
-            condition = condition_of(found, type_)
-            if condition.get("status") == status and reason in (None, condition.get("reason")):
-                return found
-            if time.monotonic() > deadline:
-                name = found["metadata"]["name"]
-                wanted = f"{type_}={status}" + (f", {reason}" if reason else "")
-                raise StartError(f"{name}: {wanted} expected within {seconds:.0f} s; it says {condition}")
-            time.sleep(0.05)
-
-    def approve(self, name: str) -> tuple[str, str]:
-        """What a person does: reads the two digests in the message, compares them with the host's, commits them."""
-        message = condition_of(self.hsm(name), "Enrolled")["message"]
-        digests = DIGEST.findall(message)
-        if len(digests) != 2:
-            raise StartError(f"{name}: two digests expected in the message, found: {message}")
-        identity = {"ekDigest": digests[0], "attestationKeyThumbprint": digests[1]}
-        self.control_plane.admin.apply(
-            {
-                "apiVersion": GROUP,
-                "kind": "Hsm",
-                "metadata": {"name": name},
-                "spec": {"identity": identity},
-            },
-            manager="platform-team",
-        )
-        return digests[0], digests[1]
 
     def client(self, claim: str) -> tuple[SigningClient, str]:
         """A new client pod of a claim: service account, Pod object, projected token; and a client for it."""
@@ -194,9 +130,3 @@ class Stage:
         for host in self.hosts.values():
             host.stop()
         self.control_plane.stop()
-
-
-def condition_of(found: dict[str, Any], type_: str) -> dict[str, Any]:
-    """One condition, or an empty dict."""
-    conditions = found.get("status", {}).get("conditions", [])
-    return next((c for c in conditions if c["type"] == type_), {})

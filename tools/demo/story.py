@@ -7,7 +7,8 @@ import urllib.request
 
 from tools.control_plane.processes import StartError
 from tools.demo.narrator import Narrator
-from tools.demo.stage import HOSTS, Stage, condition_of
+from tools.demo.stage import HOSTS, Stage
+from tools.lab.objects import approve, condition_of, wait_condition
 from tools.lab.workload import Refusal, SigningClient
 
 MESSAGE = b"pay 10 EUR to the bakery"
@@ -52,16 +53,16 @@ def _join(stage: Stage, narrator: Narrator) -> None:
             host.start()
     with narrator.step("hosts show who they are, and wait for a person"):
         for name in HOSTS:
-            found = stage.wait_condition(lambda n=name: stage.hsm(n), "Enrolled", "False", reason="AwaitingApproval")
+            found = wait_condition(lambda n=name: stage.hsm(n), "Enrolled", "False", reason="AwaitingApproval")
             narrator.say(f"{name}: {condition_of(found, 'Enrolled')['message']}")
 
 
 def _approve(stage: Stage, narrator: Narrator) -> None:
     with narrator.step("a person approves the digests; the TPMs prove themselves; quotes verify"):
         for name in HOSTS:
-            stage.approve(name)
+            approve(stage.control_plane, name)
         for name in HOSTS:
-            found = stage.wait_condition(lambda n=name: stage.hsm(n), "Ready", "True")
+            found = wait_condition(lambda n=name: stage.hsm(n), "Ready", "True")
             attestation = found["status"]["attestation"]
             narrator.result(f"{name}: {attestation['verdict']}, epoch {attestation['epoch']}")
 
@@ -70,7 +71,7 @@ def _bind_and_sign(stage: Stage, narrator: Narrator) -> SigningClient:
     with narrator.step("claims bind; keys are made inside the token; the network path opens"):
         stage.apply("claims.yaml")
         for name in ("checkout", "receipts"):
-            found = stage.wait_condition(lambda n=name: stage.claim(n), "Ready", "True")
+            found = wait_condition(lambda n=name: stage.claim(n), "Ready", "True")
             narrator.result(f"{name} is bound to {found['status']['allocation']['hsm']['name']}")
             narrator.say(f"NetworkPolicies: {', '.join(stage.network_policies(name))}")
         narrator.console.print(stage.control_plane.kubectl("get", "hsms,hsmclaims", "--all-namespaces"), markup=False)
@@ -114,7 +115,7 @@ def _tamper(stage: Stage, narrator: Narrator, client: SigningClient) -> None:
             f"on the same open connection (local port {port}): {refusal.status} {refusal.code}"
         )
     with narrator.step("the path is closed, and everybody is told why"):
-        found = stage.wait_condition(lambda: stage.hsm(hsm), "Attested", "False", reason="EvidenceRefuted")
+        found = wait_condition(lambda: stage.hsm(hsm), "Attested", "False", reason="EvidenceRefuted")
         narrator.result(condition_of(found, "Attested")["message"])
         _wait_no_policies(stage, "checkout")
         narrator.result("NetworkPolicies of checkout: none")
@@ -157,7 +158,7 @@ def _metric(stage: Stage, name: str) -> str:
 
 def _rebind(stage: Stage, narrator: Narrator) -> None:
     with narrator.step("receipts (failover: Rebind) moves to another HSM; checkout (Hold) waits"):
-        found = stage.wait_condition(lambda: stage.claim("receipts"), "Ready", "True")
+        found = wait_condition(lambda: stage.claim("receipts"), "Ready", "True")
         allocation = found["status"]["allocation"]
         if allocation["sequence"] < 2:
             raise StartError(f"a new allocation expected, found {allocation}")
@@ -175,12 +176,12 @@ def _readmit(stage: Stage, narrator: Narrator) -> None:
         stage.hosts[hsm].reboot()
         refuted = stage.hsm(hsm)["status"]["attestation"]["evidenceDigest"]
         stage.control_plane.kubectl("annotate", "--overwrite", "hsm", hsm, f"chatelaine.dev/readmit={refuted}")
-        found = stage.wait_condition(lambda: stage.hsm(hsm), "Ready", "True")
+        found = wait_condition(lambda: stage.hsm(hsm), "Ready", "True")
         narrator.result(
             f"{hsm}: {found['status']['attestation']['verdict']}, epoch {found['status']['attestation']['epoch']}"
         )
     with narrator.step("checkout serves again"):
-        stage.wait_condition(lambda: stage.claim("checkout"), "Ready", "True")
+        wait_condition(lambda: stage.claim("checkout"), "Ready", "True")
         client, token = stage.client("checkout")
         _exchange(client, token)
         signature = client.sign("signing", MESSAGE)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.softhsm import SoftHsmToken
+from tests.support.swtpm import Swtpm
 from tools.control_plane.processes import Child, StartError
-from tools.lab.softhsm import SoftHsmToken
-from tools.lab.swtpm import Swtpm
 
 BOOT = ((0, b"firmware 1.0"), (4, b"boot loader 1.0"), (7, b"secure boot policy 1.0"))
 """What a boot of the laboratory's hosts measures: PCR and what is hashed into it, in order."""
@@ -39,10 +39,13 @@ class Ports:
 
 
 class HsmHost:
-    """One host in a folder. Start order: `power_on`, `join`, `start`."""
+    """One host in a folder. Start order: `power_on`, `join`, `start`.
 
-    def __init__(self, name: str, directory: Path, ports: Ports) -> None:
-        self.name, self.directory, self.ports = name, directory, ports
+    A `simulated` host has a token and a TPM in the memory of its own gateway and agent processes; all else is real.
+    """
+
+    def __init__(self, name: str, directory: Path, ports: Ports, *, simulated: bool = False) -> None:
+        self.name, self.directory, self.ports, self.simulated = name, directory, ports, simulated
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.token: SoftHsmToken | None = None
         self.tpm: Swtpm | None = None
@@ -51,7 +54,9 @@ class HsmHost:
 
     def power_on(self) -> None:
         """Makes the token if there is none, starts the TPM and measures a clean boot."""
-        self.token = SoftHsmToken(self.directory / "token", label=self.name)
+        if self.simulated:
+            return
+        self.token = SoftHsmToken.create(self.directory / "token", label=self.name)
         self.tpm = Swtpm(self.directory / "tpm")
         self._measure_boot()
 
@@ -90,31 +95,28 @@ class HsmHost:
 
     def start_gateway(self) -> None:
         """Starts the gateway and waits until it listens."""
-        assert self.token is not None
-        self.gateway = self._start(
-            "gateway",
-            [
-                "--listen", f"{self.ports.gateway_host}:{self.ports.gateway}",
-                "--local-socket", str(self.local_socket),
-                "--module", str(self.token.module),
-                "--token-uri", f"pkcs11:token={self.name}",
-                "--pin-file", str(self.token.pin_file),
-            ],
-            self.token.env,
-        )  # fmt: skip
+        listen = [
+            "--listen",
+            f"{self.ports.gateway_host}:{self.ports.gateway}",
+            "--local-socket",
+            str(self.local_socket),
+        ]
+        self.gateway = self._start("gateway", [*listen, *self._hsm_arguments()], self.token.env if self.token else {})
 
     def start_agent(self) -> None:
         """Starts the agent and waits until it listens."""
-        assert self.tpm is not None
-        self.agent = self._start(
-            "agent",
-            [
-                "--listen", f"{self.ports.agent_host}:{self.ports.agent}",
-                "--gateway-socket", str(self.local_socket),
-                "--tcti", self.tpm.tcti,
-            ],
-            {},
-        )  # fmt: skip
+        source = ["--tcti", self.tpm.tcti] if self.tpm is not None else ["--attester", "simulated"]
+        listen = ["--listen", f"{self.ports.agent_host}:{self.ports.agent}", "--gateway-socket", str(self.local_socket)]
+        self.agent = self._start("agent", [*listen, *source], {})
+
+    def _hsm_arguments(self) -> list[str]:
+        if self.token is None:
+            return ["--hsm", "simulated"]
+        return [
+            "--module", str(self.token.module),
+            "--token-uri", f"pkcs11:token={self.name}",
+            "--pin-file", str(self.token.pin_file),
+        ]  # fmt: skip
 
     @property
     def local_socket(self) -> Path:
