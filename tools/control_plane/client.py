@@ -34,9 +34,9 @@ class ApiClient:
         address = urlsplit(server)
         self.server = server
         self._host, self._port = address.hostname or "", address.port or 443
-        self._context = ssl.create_default_context(cafile=str(certificate_authority))
+        self.context = ssl.create_default_context(cafile=str(certificate_authority))
         if identity is not None:
-            self._context.load_cert_chain(*identity)
+            self.context.load_cert_chain(*identity)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._plurals: dict[tuple[str, str], tuple[str, bool]] = {}
 
@@ -48,7 +48,7 @@ class ApiClient:
         Raises:
             OSError: nobody answers.
         """
-        connection = http.client.HTTPSConnection(self._host, self._port, context=self._context, timeout=30)
+        connection = http.client.HTTPSConnection(self._host, self._port, context=self.context, timeout=30)
         try:
             headers = {**self._headers, "Accept": "application/json, */*", "Content-Type": content_type}
             connection.request(method, path, body=body, headers=headers)

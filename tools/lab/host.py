@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.support.softhsm import SoftHsmToken
 from tests.support.swtpm import Swtpm
+
 from tools.control_plane.processes import Child, StartError
 
 BOOT = ((0, b"firmware 1.0"), (4, b"boot loader 1.0"), (7, b"secure boot policy 1.0"))

@@ -1,0 +1,152 @@
+"""What the benchmarks of the running system stand on: control plane, operator, a pool of hosts, and watched claims."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tools.control_plane.embedded import ControlPlane
+from tools.lab.installation import Operator, install
+from tools.lab.objects import GROUP, condition_of
+from tools.lab.pool import Pool
+
+TEAM = "team"
+TEAM_LABELS = {"chatelaine.dev/bench": "yes"}
+
+
+@dataclass(slots=True)
+class Lab:
+    """Everything that runs."""
+
+    control_plane: ControlPlane
+    operator: Operator
+    pool: Pool
+
+
+@contextmanager
+def running(real: int, simulated: int = 0, *, capacity: int = 100, audit: bool = False) -> Iterator[Lab]:
+    """A control plane, the operator, and a pool of attested hosts."""
+    with (
+        tempfile.TemporaryDirectory(prefix="chatelaine-bench-") as folder,
+        ControlPlane(Path(folder) / "control-plane", audit=audit) as control_plane,
+    ):
+        install(control_plane)
+        control_plane.create_namespace("hsm-system")
+        control_plane.create_namespace(TEAM, TEAM_LABELS)
+        operator = Operator(control_plane, Path(folder) / "operator")
+        operator.start()
+        pool = Pool(control_plane, operator, Path(folder) / "hosts")
+        try:
+            pool.apply_policy(TEAM_LABELS)
+            pool.add([f"real-{n}" for n in range(real)], capacity=capacity)
+            pool.add([f"simulated-{n}" for n in range(simulated)], simulated=True, capacity=capacity)
+            pool.admit()
+            yield Lab(control_plane, operator, pool)
+        finally:
+            pool.stop()
+            operator.stop()
+
+
+def claim(name: str, *, keys: int = 1, clients: bool = False) -> dict[str, Any]:
+    """A claim of the benchmark's team."""
+    spec: dict[str, Any] = {"selector": {"matchLabels": {"chatelaine.dev/zone": "lab"}}}
+    if keys:
+        spec["keys"] = [{"name": f"key-{n}", "type": "EcP256", "usages": ["Sign", "Verify"]} for n in range(keys)]
+    if clients:
+        spec["clients"] = [
+            {
+                "serviceAccount": name,
+                "podSelector": {"matchLabels": {"app": name}},
+                "keys": ["key-0"],
+                "usages": ["Sign"],
+            }
+        ]
+        spec["binding"] = {"secretName": name}
+    return {"apiVersion": GROUP, "kind": "HsmClaim", "metadata": {"name": name, "namespace": TEAM}, "spec": spec}
+
+
+@dataclass(slots=True)
+class ClaimWatch:
+    """Times (monotonic seconds) at which claims became Bound and Ready, from one watch."""
+
+    control_plane: ControlPlane
+    bound: dict[str, float] = field(default_factory=dict)
+    ready: dict[str, float] = field(default_factory=dict)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _connection: http.client.HTTPSConnection | None = None
+
+    def start(self) -> None:
+        """Starts watching in a thread; returns when the API server has accepted the watch."""
+        address = urlsplit(self.control_plane.server)
+        client = self.control_plane.admin
+        connection = http.client.HTTPSConnection(
+            address.hostname or "", address.port, context=client.context, timeout=600
+        )
+        path = client.collection(GROUP, "HsmClaim", TEAM)
+        connection.request("GET", f"{path}?watch=1&allowWatchBookmarks=true", headers={"Accept": "application/json"})
+        response = connection.getresponse()
+        self._connection = connection
+        threading.Thread(target=self._follow, args=(response,), daemon=True).start()
+
+    def _follow(self, response: http.client.HTTPResponse) -> None:
+        try:
+            while line := response.readline():
+                self._seen(json.loads(line)["object"])
+        except (OSError, ValueError, http.client.HTTPException):
+            return
+
+    def _seen(self, found: dict[str, Any]) -> None:
+        now, name = time.monotonic(), found["metadata"].get("name", "")
+        with self._changed:
+            for type_, times in (("Bound", self.bound), ("Ready", self.ready)):
+                if condition_of(found, type_).get("status") == "True":
+                    times.setdefault(name, now)
+            self._changed.notify_all()
+
+    def wait(self, times: dict[str, float], names: set[str], seconds: float) -> None:
+        """Returns when all names have a time.
+
+        Raises:
+            TimeoutError: some have none; the message counts them.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: names <= times.keys(), timeout=seconds):
+                missing = sorted(names - times.keys())
+                raise TimeoutError(
+                    f"{len(missing)} of {len(names)} claims not there within {seconds:.0f} s: {missing[:5]}"
+                )
+
+    def stop(self) -> None:
+        """Ends the watch."""
+        if self._connection is not None and self._connection.sock is not None:
+            self._connection.sock.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_megabytes(pid: int) -> float:
+    """Resident memory of a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def writes(audit_log: Path, user: str, *, since_line: int = 0) -> list[dict[str, Any]]:
+    """Write requests of one user in the audit log, from a line on."""
+    lines = audit_log.read_text().splitlines()[since_line:]
+    return [entry for entry in map(json.loads, lines) if entry["user"]["username"].endswith(f":{user}")]

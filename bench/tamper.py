@@ -1,0 +1,92 @@
+"""From the change of a PCR to the first refused operation, to closed connections, to policies that are gone."""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import Any
+
+from bench.lab import TEAM, ClaimWatch, Lab, claim, running
+from bench.report import Figure, percentile, write
+from tools.lab.objects import GROUP, wait_condition
+from tools.lab.workload import Refusal, SigningClient, create_pod
+
+RUNS = 100
+CLAIM, HOST = "tamper", "real-0"
+
+
+def run() -> None:
+    """Tampers, measures, repairs and re-admits, 100 times."""
+    refused: list[float] = []
+    gone: list[float] = []
+    with running(real=1) as lab:
+        watch = ClaimWatch(lab.control_plane)
+        watch.start()
+        created = lab.control_plane.admin.create(claim(CLAIM, clients=True))
+        watch.wait(watch.ready, {CLAIM}, seconds=60)
+        watch.stop()
+        pod = create_pod(lab.control_plane, TEAM, CLAIM, CLAIM, {"app": CLAIM})
+        for _ in range(RUNS):
+            client = _client(lab, pod)
+            begin = time.monotonic()
+            lab.pool.hosts[HOST].tamper()
+            tampered = time.monotonic()
+            refused.append(1000 * (_until_refused(client) - tampered))
+            gone.append(1000 * (_until_no_policies(lab, created["metadata"]["uid"]) - begin))
+            _repair(lab)
+    write(
+        "tamper",
+        [
+            Figure("PCR changed to first refused operation, p50", percentile(refused, 0.5), "ms", "<= 300", percentile(refused, 0.5) <= 300),
+            Figure("PCR changed to first refused operation, p99", percentile(refused, 0.99), "ms", "<= 1000", percentile(refused, 0.99) <= 1000),
+            Figure("PCR changed to NetworkPolicies gone, p99", percentile(gone, 0.99), "ms", "<= 2000", percentile(gone, 0.99) <= 2000),
+        ],
+    )  # fmt: skip
+
+
+def _client(lab: Lab, pod: dict[str, Any]) -> SigningClient:
+    data = lab.control_plane.admin.read("v1", "Secret", CLAIM, TEAM)["data"]
+    secret = {key: base64.b64decode(value).decode() for key, value in data.items()}
+    client = SigningClient(secret["host"], int(secret["port"]), secret["ca.crt"], HOST, TEAM, CLAIM)
+    token = lab.control_plane.service_account_token(TEAM, CLAIM, audiences=("chatelaine.dev",), seconds=600, pod=pod)
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            client.exchange(token)
+        except Refusal:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            client.sign("key-0", b"warm")
+            return client
+
+
+def _until_refused(client: SigningClient) -> float:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            client.sign("key-0", b"tick")
+        except Refusal:
+            return time.monotonic()
+    raise TimeoutError("still signing 30 s after the change")
+
+
+def _until_no_policies(lab: Lab, uid: str) -> float:
+    path = f"/apis/networking.k8s.io/v1/networkpolicies?labelSelector=chatelaine.dev%2Fclaim-uid%3D{uid}"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if not lab.control_plane.admin.get(path)["items"]:
+            return time.monotonic()
+        time.sleep(0.01)
+    raise TimeoutError("NetworkPolicies are still there after 30 s")
+
+
+def _repair(lab: Lab) -> None:
+    found = wait_condition(lambda: lab.pool.hsm(HOST), "Attested", "False")
+    lab.pool.hosts[HOST].reboot()
+    refuted = found["status"]["attestation"]["evidenceDigest"]
+    hsm = {"apiVersion": GROUP, "kind": "Hsm", "metadata": {"name": HOST}}
+    lab.control_plane.admin.merge(hsm, {"metadata": {"annotations": {"chatelaine.dev/readmit": refuted}}})
+    wait_condition(lambda: lab.pool.hsm(HOST), "Ready", "True")
+    wait_condition(lambda: lab.control_plane.admin.read(GROUP, "HsmClaim", CLAIM, TEAM), "Ready", "True")
