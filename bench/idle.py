@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
+from tools.lab.installation import SERVICE_ACCOUNT
+
 from bench.lab import ClaimWatch, claim, cpu_seconds, running, writes
 from bench.report import Figure, write
-from tools.lab.installation import SERVICE_ACCOUNT
 
 CLAIMS = 20
 SECONDS = 60

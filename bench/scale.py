@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from tools.lab.installation import SERVICE_ACCOUNT
+
 from bench.lab import TEAM, ClaimWatch, Lab, claim, cpu_seconds, rss_megabytes, running, writes
 from bench.report import Figure, write
-from tools.lab.installation import SERVICE_ACCOUNT
 
 CLAIMS = 1000
 REAL, SIMULATED = 3, 7
