@@ -1,0 +1,144 @@
+"""The only module that imports kopf: it watches our three kinds and hands each event over, nothing more.
+
+kopf cancels every task that was started in its loop since it began, ours included, so it gets a loop (and a
+thread) of its own; events cross by `call_soon_threadsafe`. It runs only while we lead and is started anew each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+import kopf
+
+from chatelaine.kube.port import OWN_KINDS, JsonObject
+from chatelaine.telemetry.log import logger
+
+Deliver = Callable[[str, JsonObject, bool], None]
+"""Called in our loop with kind, body, and whether the object was deleted."""
+
+STOP_SECONDS: Final = 10.0
+RESTART_SECONDS: Final = 1.0
+
+_log = logger(__name__)
+
+
+def connection_of(configuration: Any) -> kopf.ConnectionInfo:
+    """Kopf's view of the official client's configuration."""
+    scheme, _, token = str(configuration.api_key.get("BearerToken") or "").partition(" ")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        insecure=not configuration.verify_ssl,
+        scheme=scheme.capitalize() or None,
+        token=token or None,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+    )
+
+
+def settings() -> kopf.OperatorSettings:
+    """Kopf without anything that writes: no Events, no finalizers, no progress, no peering."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.posting.loggers = False
+    chosen.peering.standalone = True
+    # The kinds are there before we are: no watching of CRDs, so no right to read them is needed.
+    chosen.scanning.disabled = True
+    chosen.process.ultimate_exiting_timeout = None
+    # A worker a watched object idles this long; each costs memory.
+    chosen.queueing.idle_timeout = 1.0
+    chosen.queueing.exit_timeout = 0.5
+    chosen.watching.reconnect_backoff = 0.1
+    chosen.watching.server_timeout = 290
+    chosen.networking.error_backoffs = (0.2, 0.5, 1, 2)
+    chosen.networking.connect_timeout = 5
+    return chosen
+
+
+class KopfWatch:
+    """kopf in a thread of its own.
+
+    Args:
+        configuration: gives the official client's current configuration; asked at every login.
+        deliver: gets the events, in the loop that calls `start`.
+    """
+
+    def __init__(self, configuration: Callable[[], Any], deliver: Deliver) -> None:
+        self._configuration = configuration
+        self._deliver = deliver
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Is the thread alive?"""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin to watch, with a first event for every object there is. Call in the running loop."""
+        if self.runs:
+            return
+        self._stop = threading.Event()
+        loop, stop = asyncio.get_running_loop(), self._stop
+        self._thread = threading.Thread(target=self._run, args=(loop, stop), name="kopf", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End watching; events under way are dropped."""
+        thread, self._thread = self._thread, None
+        self._stop.set()
+        if thread is not None:
+            await asyncio.to_thread(thread.join, STOP_SECONDS)
+
+    def _run(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+        while not stop.is_set():
+            registry = self._registry(loop, stop)
+            try:
+                asyncio.run(
+                    kopf.operator(
+                        registry=registry, settings=settings(), standalone=True, clusterwide=True, stop_flag=stop
+                    )
+                )
+            except Exception as error:  # noqa: BLE001 - whatever ends kopf, watching must go on
+                _log.exception("kopf ended", error)
+            stop.wait(RESTART_SECONDS)
+
+    def _registry(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        @kopf.on.login(registry=registry)
+        def login(**_: Any) -> kopf.ConnectionInfo:
+            return connection_of(self._configuration())
+
+        def deliver(kind: str, body: JsonObject, deleted: bool) -> None:
+            if not stop.is_set():
+                self._deliver(kind, body, deleted)
+
+        for kind, resource in OWN_KINDS.items():
+            self._handle(registry, loop, deliver, kind, (resource.group, resource.version, resource.plural))
+        return registry
+
+    @staticmethod
+    def _handle(
+        registry: kopf.OperatorRegistry,
+        loop: asyncio.AbstractEventLoop,
+        deliver: Deliver,
+        kind: str,
+        where: tuple[str, str, str],
+    ) -> None:
+        @kopf.on.event(*where, registry=registry)
+        async def changed(event: Any, **_: Any) -> None:
+            try:
+                loop.call_soon_threadsafe(deliver, kind, dict(event["object"]), event["type"] == "DELETED")
+            except RuntimeError:
+                logging.getLogger(__name__).debug("the loop has ended")
+
+
+def quiet_kopf() -> None:
+    """Kopf logs a line a handler call; we log what we decide instead."""
+    for name in ("kopf", "kopf.objects"):
+        logging.getLogger(name).setLevel(logging.WARNING)
