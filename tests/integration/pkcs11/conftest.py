@@ -1,0 +1,32 @@
+"""Tokens for these tests: every test has its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from support.hsm_world import HsmWorld, SimulatedWorld, SoftHsmWorld, soft_hsm_world
+from support.softhsm import SoftHsmToken
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> SoftHsmToken:
+    return SoftHsmToken.create(tmp_path / "token")
+
+
+@pytest_asyncio.fixture
+async def soft(tmp_path: Path) -> AsyncIterator[SoftHsmWorld]:
+    async with soft_hsm_world(tmp_path) as world:
+        yield world
+
+
+@pytest_asyncio.fixture(params=["softhsm", "simulated"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[HsmWorld]:
+    if request.param == "simulated":
+        yield SimulatedWorld()
+        return
+    async with soft_hsm_world(tmp_path) as real:
+        yield real
