@@ -1,0 +1,134 @@
+"""The chart on a real API server: everything applies, the guard guards, and no role for people writes a status."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import yaml
+from tools.control_plane.access import ClusterAccess
+from tools.control_plane.client import ApiError
+from tools.control_plane.embedded import ControlPlane
+from tools.lab.installation import NAMESPACE, ROOT, SERVICE_ACCOUNT, install, render
+from tools.lab.objects import GROUP
+
+pytestmark = pytest.mark.xdist_group("chart")
+
+REFUTED = "sha256:" + "7" * 64
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with ControlPlane(tmp_path_factory.mktemp("chart") / "control-plane") as plane:
+        install(plane)
+        yield plane
+
+
+def person(cluster: ClusterAccess, name: str, role: str, namespace: str | None = None) -> list[str]:
+    """Binds a role to a user and returns the kubectl arguments that act as that user."""
+    kind = "clusterrolebinding" if namespace is None else "rolebinding"
+    scope = [] if namespace is None else ["-n", namespace]
+    cluster.kubectl("create", kind, f"{name}-{role}", f"--clusterrole={role}", f"--user={name}", *scope)
+    return ["--as", name]
+
+
+def refusal(cluster: ClusterAccess, *arguments: str, stdin: str | None = None) -> str:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        cluster.kubectl(*arguments, stdin=stdin)
+    return str(caught.value.stderr)
+
+
+def test_quickstart_applies_and_a_second_apply_changes_nothing(installed: ControlPlane) -> None:
+    files = ["namespaces.yaml", "policy.yaml", "hsms.yaml", "claims.yaml"]
+    for file in files:
+        installed.kubectl("apply", "-f", str(ROOT / "examples" / "quickstart" / file))
+    for file in files:
+        again = installed.kubectl("apply", "-f", str(ROOT / "examples" / "quickstart" / file))
+        assert all(line.endswith(" unchanged") for line in again.splitlines()), again
+
+
+def test_every_manifest_under_examples_is_covered() -> None:
+    found = {path.relative_to(ROOT / "examples").as_posix() for path in (ROOT / "examples").rglob("*.yaml")}
+    assert found == {f"quickstart/{name}.yaml" for name in ("namespaces", "policy", "hsms", "claims")}
+
+
+def test_readmission_by_somebody_who_may_only_patch_is_refused(installed: ControlPlane) -> None:
+    for file in ("policy.yaml", "hsms.yaml"):
+        installed.kubectl("apply", "-f", str(ROOT / "examples" / "quickstart" / file))
+    platform = person(installed, "paula", "chatelaine-platform")
+    security = person(installed, "sam", "chatelaine-security")
+    annotate = ["annotate", "--overwrite", "hsm", "hsm-a"]
+
+    said = refusal(installed, *platform, *annotate, f"chatelaine.dev/readmit={REFUTED}")
+    assert "needs the verb readmit" in said
+
+    installed.kubectl(*platform, *annotate, "team=platform")
+    installed.kubectl(*security, *annotate, f"chatelaine.dev/readmit={REFUTED}")
+    # What the security team set does not shut others out of the object.
+    installed.kubectl(*platform, *annotate, "team=platform-2")
+    said = refusal(installed, *platform, *annotate, f"chatelaine.dev/readmit={REFUTED[:-1]}8")
+    assert "needs the verb readmit" in said
+
+
+def test_an_hsm_created_with_the_readmit_annotation_is_refused(installed: ControlPlane) -> None:
+    installed.kubectl("apply", "-f", str(ROOT / "examples" / "quickstart" / "policy.yaml"))
+    platform = person(installed, "peter", "chatelaine-platform")
+    manifest = next(yaml.safe_load_all((ROOT / "examples" / "quickstart" / "hsms.yaml").read_text()))
+    manifest["metadata"]["name"] = "hsm-new"
+    manifest["metadata"]["annotations"] = {"chatelaine.dev/readmit": REFUTED}
+    said = refusal(installed, *platform, "create", "-f", "-", stdin=yaml.safe_dump(manifest))
+    assert "needs the verb readmit" in said
+
+
+@pytest.mark.parametrize("role", ["edit", "admin", "chatelaine-platform", "chatelaine-security"])
+def test_a_person_who_writes_a_status_is_refused(installed: ControlPlane, role: str) -> None:
+    for file in ("namespaces.yaml", "hsms.yaml", "claims.yaml"):
+        installed.kubectl("apply", "-f", str(ROOT / "examples" / "quickstart" / file))
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": f"as-{role}", "namespace": "payments"},
+    }
+    installed.admin.apply(account)
+    installed.kubectl(
+        "create", "clusterrolebinding", f"as-{role}", f"--clusterrole={role}", f"--serviceaccount=payments:as-{role}"
+    )
+    tenant = installed.as_service_account("payments", f"as-{role}")
+    claim = {"apiVersion": GROUP, "kind": "HsmClaim", "metadata": {"name": "checkout", "namespace": "payments"}}
+    hsm = {"apiVersion": GROUP, "kind": "Hsm", "metadata": {"name": "hsm-a"}}
+    for target in (claim, hsm):
+        with pytest.raises(ApiError) as caught:
+            tenant.merge(target, {"status": {"conditions": []}}, subresource="status")
+        assert caught.value.status == 403
+        assert "/status" in caught.value.message
+
+
+def test_a_tenant_who_writes_a_policy_or_an_hsm_is_refused(installed: ControlPlane) -> None:
+    installed.kubectl("apply", "-f", str(ROOT / "examples" / "quickstart" / "namespaces.yaml"))
+    tenant = person(installed, "tina", "admin", "payments")
+    for file in ("policy.yaml", "hsms.yaml"):
+        assert "forbidden" in refusal(installed, *tenant, "create", "-f", str(ROOT / "examples" / "quickstart" / file))
+
+
+def test_the_operator_may_not_write_specs_by_update_or_create_objects_of_its_kinds(installed: ControlPlane) -> None:
+    operator = installed.as_service_account(NAMESPACE, SERVICE_ACCOUNT)
+    hsm = next(yaml.safe_load_all((ROOT / "examples" / "quickstart" / "hsms.yaml").read_text()))
+    installed.admin.apply(hsm)
+    for attempt in (lambda: operator.create({**hsm, "metadata": {"name": "other"}}), lambda: operator.replace(hsm)):
+        with pytest.raises(ApiError) as caught:
+            attempt()
+        assert caught.value.status == 403
+
+
+def test_the_operator_reads_the_key_set_of_service_accounts(installed: ControlPlane) -> None:
+    operator = installed.as_service_account(NAMESPACE, SERVICE_ACCOUNT)
+    assert operator.get("/openid/v1/jwks")["keys"]
+    assert operator.get("/.well-known/openid-configuration")["issuer"]
+
+
+def test_definitions_stay_when_the_release_goes() -> None:
+    kept = [doc for doc in yaml.safe_load_all(render()) if doc and doc["kind"] == "CustomResourceDefinition"]
+    assert len(kept) == 3
+    assert all(doc["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for doc in kept)
+    assert GROUP.split("/")[0] in kept[0]["spec"]["group"]
