@@ -26,16 +26,17 @@ def main() -> int:
     for settings in VALUES:
         options = [word for setting in settings for word in ("--set", setting)]
         for command in (["lint", "--strict"], ["template", "check"]):
-            done = subprocess.run([helm, *command, str(CHART), *options], capture_output=True, text=True, check=False)
+            words = [helm, *command, str(CHART), "--kube-version", "1.35.0", *options]
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
             if done.returncode:
                 problems.append(f"helm {' '.join(command + options)}: {done.stdout}{done.stderr}")
     refused = subprocess.run(
-        [helm, "template", "check", str(CHART), "--set", "operator.replicass=1"],
+        [helm, "template", "check", str(CHART), "--kube-version", "1.35.0", "--set", "operator.replicass=1"],
         capture_output=True,
         text=True,
         check=False,
     )
-    if refused.returncode == 0:
+    if refused.returncode == 0 or "replicass" not in refused.stderr:
         problems.append("values.schema.json lets an unknown value through")
     for problem in problems:
         print(problem, file=sys.stderr)
