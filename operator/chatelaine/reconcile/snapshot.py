@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.claim import HsmClaim
 from chatelaine.model.hsm import Hsm, Mode, TokenStatus
 from chatelaine.model.policy import AttestationPolicy
@@ -18,7 +19,6 @@ from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
 
 if TYPE_CHECKING:
-    from chatelaine.evidence.bundle import VerifiedEvidence
     from chatelaine.reconcile.standing import Standing
 
 
@@ -90,6 +90,8 @@ class HostObservation:
     presented: PresentedIdentity | None = None
     last_round: EvidenceRound | None = None
     reach: Reach | None = None
+    proven_until: float | None = None
+    """`Standing.valid_until` of the last Trusted judgement that this process made; it outlives the round itself."""
     activation_failed: str | None = None
     """Why the last credential activation failed, as a sentence."""
 

@@ -1,0 +1,134 @@
+"""Appraisal of one authenticated round, and what a deviation means: a changed host, or a changed policy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from chatelaine.appraisal.appraise import appraise, endorsement_finding
+from chatelaine.evidence import epoch as epochs
+from chatelaine.evidence.bundle import VerifiedEvidence
+from chatelaine.model.conditions import timestamp
+from chatelaine.model.hsm import AttestationStatus, EpochStatus
+from chatelaine.model.identifiers import key_label
+from chatelaine.model.policy import AttestationPolicy, Enforcement
+from chatelaine.model.reasons import Reason
+from chatelaine.model.verdict import Epoch, Finding, Outcome, Verdict, all_of, verdict_of
+from chatelaine.reconcile.enrolment import Enrolment
+from chatelaine.reconcile.facts import facts_of, unchanged
+from chatelaine.reconcile.judged import (
+    Standing,
+    is_held,
+    is_sticky,
+    policy_ref,
+    readmission_message,
+    sentence,
+    stamp_of,
+    stamped,
+)
+from chatelaine.reconcile.snapshot import AuthenticatedRefusal, EvidenceRound, HsmSnapshot
+
+
+def accounted_labels(snapshot: HsmSnapshot) -> frozenset[str]:
+    """Labels that belong in the token: of claims and their intents, retained ones, and those that an allocation whose
+    claim is gone leaves behind until they are retained. Service keys are the appraisal's own knowledge.
+    """
+    labels = {label for claim in snapshot.claims for label in claim.key_labels}
+    for kept in snapshot.hsm.status.retained:
+        labels.update(key_label(kept.claim_uid, key.name, key.version) for key in kept.keys)
+    gone = tuple(f"chat/{claim.uid}/" for claim in snapshot.claims if not claim.exists)
+    if gone:
+        labels.update(label for label in snapshot.token_labels or () if label.startswith(gone))
+    return frozenset(labels)
+
+
+def went_back(before: AttestationStatus, evidence: VerifiedEvidence) -> bool:
+    """Did a counter of the TPM fall since the last accepted round?"""
+    quoted = Epoch(evidence.quote.reset_count, evidence.quote.restart_count)
+    return epochs.compare(before.epoch.epoch(), quoted) is epochs.EpochChange.WENT_BACK
+
+
+def appraised(
+    snapshot: HsmSnapshot, policy: AttestationPolicy, round_: EvidenceRound, enrolment: Enrolment, *, generation: int
+) -> Standing:
+    """Appraisal of one round, with the endorsement rules judged again: a policy may have dropped this TPM."""
+    stamp = stamp_of(policy)
+    before, identity = snapshot.hsm.status.attestation, enrolment.identity
+    evidence = round_.evidence
+    accounted = accounted_labels(snapshot)
+    if isinstance(evidence, AuthenticatedRefusal):
+        findings = Finding("evidence", Outcome.REFUTED, evidence.reason, evidence.detail)
+        epoch = replace(before.epoch.epoch(), generation=generation) if before else Epoch(0, 0, generation)
+        facts: tuple[str, ...] = (f"refused={evidence.reason}",)
+        compared: tuple[str, ...] = ()
+    else:
+        appraisal = appraise(
+            evidence, ((stamp, policy.spec),), subject=snapshot.hsm.metadata.uid, generation=generation,
+            issued_at=int(round_.received_at), accounted=accounted,
+        )  # fmt: skip
+        endorsed = endorsement_finding(identity.ek_digest if identity else "", policy.spec)
+        findings = all_of("host", (endorsed, appraisal.findings))
+        epoch, facts, compared = appraisal.epoch, facts_of(evidence, accounted), appraisal.compared
+    verdict = verdict_of(findings.outcome)
+    valid_until = int(round_.received_at) + policy.spec.freshness.max_age_seconds
+    trusted = verdict is Verdict.TRUSTED
+    reason = Reason.EVIDENCE_HOLDS if trusted else Reason.EVIDENCE_UNDECIDED
+    attestation = AttestationStatus(
+        verdict=verdict,
+        reason=reason.value,
+        policy=policy_ref(stamp),
+        evidence_digest=round_.evidence_digest,
+        compared=list(compared)[:64],
+        facts=list(facts),
+        epoch=EpochStatus(
+            reset_count=epoch.reset_count, restart_count=epoch.restart_count, generation=epoch.generation
+        ),
+        valid_until=timestamp(valid_until),
+        suspect_since=before.suspect_since if before else None,
+    )
+    return Standing(
+        verdict, reason,
+        f"Fresh evidence meets AttestationPolicy {stamp.name}." if trusted else sentence(findings, findings.outcome),
+        serves=trusted, enrolment=enrolment, fresh=trusted, valid_until=valid_until if trusted else None,
+        stamps=(stamp,), evidence_digest=round_.evidence_digest, epoch=epoch, findings=findings,
+        attestation=stamped(before, attestation) if trusted else attestation,
+        identity=snapshot.hsm.status.identity,
+    )  # fmt: skip
+
+
+def refuted(snapshot: HsmSnapshot, judged: Standing, before: AttestationStatus | None) -> Standing:
+    """A deviation. If only the policy has changed since the host was last accepted, the host has not deviated."""
+    after = judged.attestation
+    assert after is not None  # noqa: S101 - `_appraised` always makes one
+    blocked = (
+        before is not None
+        and not is_sticky(before)
+        and not is_held(before)
+        and (before.policy.digest != after.policy.digest or before.reason == Reason.POLICY_CHANGED.value)
+        and unchanged(before.facts, after.facts)
+    )
+    if blocked:
+        stored = after.model_copy(update={"verdict": Verdict.UNKNOWN, "reason": Reason.POLICY_CHANGED.value})
+        return replace(
+            judged, verdict=Verdict.UNKNOWN, reason=Reason.POLICY_CHANGED, blocked_by_policy=True,
+            attestation=stamped(before, stored),
+        )  # fmt: skip
+    stored = after.model_copy(
+        update={"reason": Reason.EVIDENCE_REFUTED.value, "suspect_since": timestamp(snapshot.now)}
+    )
+    message = f"{judged.message}. {readmission_message(stored)}"
+    return replace(judged, reason=Reason.EVIDENCE_REFUTED, message=message, sticky=True, attestation=stored)
+
+
+def audited(judged: Standing, policy: AttestationPolicy, now: float) -> Standing:
+    """Audit shows what is found and cuts nothing that the policy decides."""
+    if policy.spec.enforcement is not Enforcement.AUDIT or judged.verdict is Verdict.TRUSTED:
+        return judged
+    if judged.reason is Reason.IDENTITY_CONFLICT:
+        return judged
+    stored = judged.attestation
+    if stored is not None:
+        stored = stored.model_copy(update={"reason": Reason.AUDIT_ONLY.value, "suspect_since": None})
+    return replace(
+        judged, reason=Reason.AUDIT_ONLY, serves=True, fresh=judged.evidence_digest is not None, sticky=False,
+        blocked_by_policy=False, valid_until=now + policy.spec.freshness.max_age_seconds, attestation=stored,
+    )  # fmt: skip
