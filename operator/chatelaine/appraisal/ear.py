@@ -1,0 +1,95 @@
+"""A verdict as an EAT Attestation Result: a claims set of draft-ietf-rats-ear-04, to be signed by whoever issues it.
+
+Statuses and vector values are those of AR4SI (draft-ietf-rats-ar4si). What EAR has no word for goes under names of
+our own: the whole tree of findings, epoch, policies and digests, so that the verdict can be replayed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from chatelaine.model.identifiers import GROUP, canonical_json
+from chatelaine.model.verdict import Appraisal, Finding, Outcome, Verdict
+
+EAR_PROFILE: Final = "tag:ietf.org,2026:rats/ear#04"
+DEVELOPER: Final = f"https://{GROUP}"
+
+AFFIRMING: Final = 2
+NONE: Final = 0
+CONTRAINDICATED: Final = 96
+
+_STATUS: Final = {
+    Verdict.TRUSTED: "affirming",
+    Verdict.UNKNOWN: "none",
+    Verdict.UNTRUSTED: "contraindicated",
+}
+_VALUE: Final = {Outcome.HOLDS: AFFIRMING, Outcome.CANNOT_TELL: NONE, Outcome.REFUTED: CONTRAINDICATED}
+_OUTCOME_STATUS: Final = {
+    Outcome.HOLDS: "affirming",
+    Outcome.CANNOT_TELL: "none",
+    Outcome.REFUTED: "contraindicated",
+}
+
+PLATFORM: Final = "tpm"
+HSM: Final = "hsm"
+
+
+def ear_claims(appraisal: Appraisal, *, build: str) -> dict[str, object]:
+    """The claims set: one submodule for the platform (TPM), one for the token (HSM statement).
+
+    Args:
+        appraisal: the verdict.
+        build: version of the verifier.
+    """
+    policies = [f"{stamp.name}/{stamp.uid}/{stamp.generation}/{stamp.digest}" for stamp in appraisal.policies]
+    submods: dict[str, object] = {}
+    for name in (PLATFORM, HSM):
+        outcome = _part(appraisal.findings, name)
+        if outcome is not None:
+            submods[name] = {
+                "ear_status": _OUTCOME_STATUS[outcome],
+                "ear_trustworthiness_vector": {"instance-identity": AFFIRMING, _ASPECT[name]: _VALUE[outcome]},
+                "ear_appraisal_policy_ids": policies,
+            }
+    epoch = appraisal.epoch
+    return {
+        "eat_profile": EAR_PROFILE,
+        "iat": appraisal.issued_at,
+        "exp": appraisal.valid_until,
+        "ear_verifier_id": {"build": build, "developer": DEVELOPER},
+        "submods": submods,
+        f"{GROUP}/status": _STATUS[appraisal.verdict],
+        f"{GROUP}/verdict": appraisal.verdict.value,
+        f"{GROUP}/subject": appraisal.subject,
+        f"{GROUP}/evidence-digest": appraisal.evidence_digest,
+        f"{GROUP}/reference-digest": appraisal.reference_digest,
+        f"{GROUP}/compared": list(appraisal.compared),
+        f"{GROUP}/epoch": {
+            "resetCount": epoch.reset_count,
+            "restartCount": epoch.restart_count,
+            "generation": epoch.generation,
+        },
+        f"{GROUP}/policies": [
+            {"name": stamp.name, "uid": stamp.uid, "generation": stamp.generation, "digest": stamp.digest}
+            for stamp in appraisal.policies
+        ],
+        f"{GROUP}/findings": appraisal.findings.as_dict(),
+    }
+
+
+def ear_bytes(appraisal: Appraisal, *, build: str) -> bytes:
+    """The claims set as canonical JSON: the same verdict gives the same bytes."""
+    return canonical_json(ear_claims(appraisal, build=build))
+
+
+_ASPECT: Final = {PLATFORM: "executables", HSM: "configuration"}
+
+
+def _part(tree: Finding, name: str) -> Outcome | None:
+    """The worst outcome among the rules that speak about this part; None where no rule does."""
+    rules = [rule for policy in tree.children for rule in policy.children]
+    outcomes = {rule.outcome for rule in rules if rule.check.startswith("pcr ") == (name == PLATFORM)}
+    for worst in (Outcome.REFUTED, Outcome.CANNOT_TELL, Outcome.HOLDS):
+        if worst in outcomes:
+            return worst
+    return None
