@@ -68,6 +68,7 @@ _UNDERSTOOD: Final = frozenset(
     )
 )
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_UNREADABLE: Final = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
@@ -176,27 +177,44 @@ def verify_certificate(
         return _verified(leaf, kind, _Path(roots, intermediates, moment))
 
 
-def _verified(leaf: x509.Certificate, kind: CertificateKind, path: _Path) -> VerifiedCertificate:
+def verify_kind(leaf: x509.Certificate, kind: CertificateKind) -> bytes:
+    """Check the leaf alone (step 1); says nothing about who issued it.
+
+    Returns:
+        The certified SubjectPublicKeyInfo (DER).
+
+    Raises:
+        CertificateError, AlgorithmRefused: as `verify_certificate`.
+    """
     try:
         _check_leaf(leaf, kind)
-        tpm = _tpm_attributes(leaf)
-        chain = path.from_leaf(leaf)
-        spki = leaf.public_key().public_bytes(
+        return leaf.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except _UNREADABLE as error:
         raise CertificateMalformed("the certificate cannot be read") from error
     except UnsupportedAlgorithm as error:
         raise AlgorithmRefused("the certificate's key or signature is of an unknown kind") from error
-    return VerifiedCertificate(
-        kind=kind,
-        subject=leaf.subject.rfc4514_string(),
-        chain=tuple(_shown(certificate) for certificate in chain),
-        fingerprint=digest_of(leaf.public_bytes(serialization.Encoding.DER)),
-        spki_digest=digest_of(spki),
-        tpm=tpm,
-        valid_until=int(min(certificate.not_valid_after_utc for certificate in chain).timestamp()),
-    )
+
+
+def _verified(leaf: x509.Certificate, kind: CertificateKind, path: _Path) -> VerifiedCertificate:
+    spki = verify_kind(leaf, kind)
+    try:
+        tpm = _tpm_attributes(leaf)
+        chain = path.from_leaf(leaf)
+        return VerifiedCertificate(
+            kind=kind,
+            subject=leaf.subject.rfc4514_string(),
+            chain=tuple(_shown(certificate) for certificate in chain),
+            fingerprint=digest_of(leaf.public_bytes(serialization.Encoding.DER)),
+            spki_digest=digest_of(spki),
+            tpm=tpm,
+            valid_until=int(min(certificate.not_valid_after_utc for certificate in chain).timestamp()),
+        )
+    except _UNREADABLE as error:
+        raise CertificateMalformed("a certificate of the chain cannot be read") from error
+    except UnsupportedAlgorithm as error:
+        raise AlgorithmRefused("a key or signature of the chain is of an unknown kind") from error
 
 
 def _shown(certificate: x509.Certificate) -> str:

@@ -1,0 +1,80 @@
+"""How a verdict is shown: one JSON object, or a tree for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+from chatelaine.appraisal.offline import Report
+from chatelaine.model.verdict import Finding, Outcome, Verdict
+
+_MARKS: Final = {
+    Outcome.HOLDS: "[green]✓[/green]",
+    Outcome.REFUTED: "[red]✗[/red]",
+    Outcome.CANNOT_TELL: "[yellow]?[/yellow]",
+}
+_COLOURS: Final = {Verdict.TRUSTED: "green", Verdict.UNTRUSTED: "red", Verdict.UNKNOWN: "yellow"}
+_COLUMN_CHARACTERS: Final = 100
+
+
+def print_json(report: Report) -> None:
+    """One object on standard output."""
+    sys.stdout.write(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")
+
+
+def print_report(report: Report) -> None:
+    """Verdict, findings with their reasons, facts."""
+    console = Console(highlight=False)
+    colour = _COLOURS[report.verdict]
+    console.print(f"[bold {colour}]{report.verdict.value}[/bold {colour}]")
+    tree = Tree(_line(report.findings), guide_style="dim")
+    for child in report.findings.children:
+        _grow(tree, child)
+    console.print(tree)
+    if report.facts:
+        console.print(_table(report.facts))
+
+
+def _grow(tree: Tree, finding: Finding) -> None:
+    branch = tree.add(_line(finding))
+    for child in finding.children:
+        _grow(branch, child)
+
+
+def _line(finding: Finding) -> str:
+    text = f"{_MARKS[finding.outcome]} {escape(finding.check)}: [bold]{escape(finding.reason)}[/bold]"
+    if finding.detail:
+        text += f": {escape(finding.detail)}"
+    if finding.outcome is not Outcome.HOLDS and not finding.children:
+        for name, value in (("expected", finding.expected), ("found", finding.found)):
+            if value is not None:
+                text += f"\n  {name} {escape(value)}"
+    return text
+
+
+def _table(facts: Mapping[str, object]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold", max_width=_COLUMN_CHARACTERS)
+    for name, value in _flat(facts):
+        table.add_row(escape(name), escape(value))
+    return table
+
+
+def _flat(facts: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            rows.extend(_flat(value, f"{prefix}{name}."))
+        elif isinstance(value, list):
+            rows.append((prefix + name, ", ".join(map(str, value))))
+        elif value is not None:
+            rows.append((prefix + name, str(value)))
+    return rows
