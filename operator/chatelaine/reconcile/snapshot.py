@@ -105,6 +105,7 @@ class BoundClaim:
 
     `key_labels` are the labels of all its versions on this token that are not Destroyed, intents included.
     `exists` is False for an allocation whose claim is proven gone (after the first complete list).
+    `allocated_to`: uid of the Hsm in the claim's `status.allocation`, None without one.
     """
 
     uid: str
@@ -113,6 +114,7 @@ class BoundClaim:
     exists: bool
     mode: Mode = Mode.SHARED
     key_labels: frozenset[str] = frozenset()
+    allocated_to: str | None = None
     allocation_generation: int = 0
     """`status.allocation.epoch.generation`: how many admissions of the host this claim has seen."""
 
@@ -140,7 +142,8 @@ class HsmSnapshot:
     `watching_since`: when this process began to ask this host. Right after a start nothing is known, and what stands
     in the status may be stamped up to 300 s ago; nothing is cut for that before one `maxAgeSeconds` of watching.
     `token_labels`: labels of the keys in the token, None while unknown.
-    `claims`: every claim in `status.allocations`, and every claim with key versions here.
+    `claims`: every claim in `status.allocations`, every claim with key versions here, and every claim whose uid
+    stands in a label of `token_labels`; made after the first complete list of claims.
     `network_policies`: (namespace, name) -> what stands there, for those that belong to this Hsm.
     `gateway_shared`: another Hsm names the same gateway pods.
     """

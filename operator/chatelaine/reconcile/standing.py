@@ -90,6 +90,8 @@ def _readmit(snapshot: HsmSnapshot, before: AttestationStatus) -> Standing | Non
     proof = enrolments.prove(snapshot, round_.presented)
     if proof.outcome is not Outcome.HOLDS or snapshot.now >= round_.received_at + policy.spec.freshness.max_age_seconds:
         return None
+    if snapshot.hsm.status.identity is None and not _rebuilt(snapshot):
+        return None
     evidence = round_.evidence
     if isinstance(evidence, VerifiedEvidence) and evidence.ak_name.hex() != round_.presented.ak_name_hex:
         return None
@@ -103,6 +105,16 @@ def _readmit(snapshot: HsmSnapshot, before: AttestationStatus) -> Standing | Non
         judged = refuted(snapshot, judged, before)
     judged = replace(judged, identity=identity, guarded=True, readmitted=judged.verdict is Verdict.TRUSTED)
     return audited(judged, policy, snapshot.now)
+
+
+def _rebuilt(snapshot: HsmSnapshot) -> bool:
+    """After a lost status: every key of a claim in the token has its seat or its place among the retained again."""
+    if snapshot.token_labels is None:
+        return False
+    owners = {seat.claim_uid for seat in snapshot.hsm.status.allocations}
+    seated = tuple(f"chat/{uid}/" for uid in owners)
+    left = enrolments.claim_labels(snapshot.token_labels) - accounted_labels(snapshot)
+    return all(label.startswith(seated) for label in left)
 
 
 # --- 2, 3, 4: what stays --------------------------------------------------------------------------------------

@@ -1,0 +1,320 @@
+"""Hsm: from one snapshot to a plan.
+
+In this order: judge; cut at once what may not serve any more; settle what claims that are gone left behind; repair
+the gateway's NetworkPolicies; ask the host for what is missing; write the status, if it says anything new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from chatelaine.model.common import MAX_ALLOCATIONS
+from chatelaine.model.hsm import AttestationStatus, HsmStatus, RetainedKey, TokenStatus
+from chatelaine.model.identifiers import ANNOTATION_PAUSED, FINALIZER
+from chatelaine.model.keys import KeyState
+from chatelaine.model.reasons import ConditionType, Reason
+from chatelaine.model.verdict import Outcome, Verdict
+from chatelaine.reconcile.conditions import ConditionDraft, events
+from chatelaine.reconcile.enrolment import claim_labels
+from chatelaine.reconcile.network import Rendered, gateway_policies
+from chatelaine.reconcile.plan import (
+    Action,
+    AddFinalizer,
+    AllocateHsm,
+    ApplyNetworkPolicy,
+    CutHsm,
+    DeleteNetworkPolicy,
+    EmitEvent,
+    EventType,
+    ObjectRef,
+    Plan,
+    ReleaseAllocation,
+    RemoveFinalizer,
+    RequestEvidence,
+    RequestIdentity,
+    RetainKeys,
+    SetHsmStatus,
+)
+from chatelaine.reconcile.snapshot import BoundClaim, HsmSnapshot, PresentedIdentity
+from chatelaine.reconcile.standing import Standing, judge
+
+ORDER = (
+    ConditionType.ENROLLED,
+    ConditionType.REACHABLE,
+    ConditionType.ATTESTED,
+    ConditionType.READY,
+    ConditionType.STALLED,
+    ConditionType.PAUSED,
+)
+NO_RETRY_HELPS = frozenset(
+    {
+        Reason.IDENTITY_CONFLICT,
+        Reason.ENDORSEMENT_REFUSED,
+        Reason.AWAITING_READMISSION,
+        Reason.EVIDENCE_REFUTED,
+        Reason.POLICY_CHANGED,
+        Reason.POLICY_INVALID,
+        Reason.DEADLINES_CONTRADICT,
+    }
+)
+UNKNOWN_OWNER = "unknown"
+"""Namespace and name of retained keys whose claim nobody remembers after a lost status."""
+
+
+def reconcile(snapshot: HsmSnapshot, standing: Standing | None = None) -> Plan:
+    """What to do about this Hsm now. `standing`: the judgement over the very same snapshot, if there is one."""
+    standing = standing or judge(snapshot)
+    if _may_go(snapshot):
+        return Plan(tuple(_farewell(snapshot)))
+    paused = _paused(snapshot)
+    actions: list[Action] = [*_cut(snapshot, standing)]
+    if not paused:
+        actions += _settle(snapshot, standing)
+        actions += _network(snapshot)
+        actions += _finalizer(snapshot, standing)
+    actions += _requests(snapshot, standing)
+    actions += _status(snapshot, standing, paused=paused)
+    return Plan(tuple(actions), wake_at=standing.valid_until)
+
+
+def was_serving(before: AttestationStatus | None) -> bool:
+    """Does the status say that claims may use this HSM?"""
+    return before is not None and (before.verdict is Verdict.TRUSTED or before.reason == Reason.AUDIT_ONLY.value)
+
+
+def deadlines_contradict(snapshot: HsmSnapshot) -> bool:
+    """A host that is asked less often than its proof may grow old would be cut off again and again."""
+    policy, asked = snapshot.policy, snapshot.hsm.spec.attestation.interval_seconds
+    return policy is not None and asked >= policy.spec.freshness.max_age_seconds
+
+
+def _ref(snapshot: HsmSnapshot) -> ObjectRef:
+    return ObjectRef("Hsm", snapshot.hsm.metadata.name, snapshot.hsm.metadata.uid)
+
+
+def _paused(snapshot: HsmSnapshot) -> bool:
+    return snapshot.hsm.metadata.annotations.get(ANNOTATION_PAUSED) == "true"
+
+
+def _cut(snapshot: HsmSnapshot, standing: Standing) -> Iterable[Action]:
+    if not standing.serves and was_serving(snapshot.hsm.status.attestation):
+        yield CutHsm(snapshot.hsm.metadata.name, snapshot.hsm.metadata.uid, standing.reason)
+
+
+# --- deletion -------------------------------------------------------------------------------------------------
+
+
+def _may_go(snapshot: HsmSnapshot) -> bool:
+    meta = snapshot.hsm.metadata
+    waits = any(claim.exists for claim in snapshot.claims if _has_seat(snapshot, claim))
+    return meta.deletion_timestamp is not None and not waits
+
+
+def _has_seat(snapshot: HsmSnapshot, claim: BoundClaim) -> bool:
+    return any(seat.claim_uid == claim.uid for seat in snapshot.hsm.status.allocations)
+
+
+def _farewell(snapshot: HsmSnapshot) -> Iterable[Action]:
+    if FINALIZER not in snapshot.hsm.metadata.finalizers:
+        return
+    shared = {policy.key for policy in _wanted(snapshot)[:1]} if snapshot.gateway_shared else set()
+    for namespace, name in sorted(snapshot.network_policies):
+        if (namespace, name) not in shared:
+            yield DeleteNetworkPolicy(namespace, name)
+    if snapshot.hsm.status.retained:
+        count = sum(len(kept.keys) for kept in snapshot.hsm.status.retained)
+        message = f"{count} key versions of former claims stay in the token; nothing lists them any more."
+        yield EmitEvent(_ref(snapshot), EventType.WARNING, Reason.KEYS_RETAINED, message)
+    yield RemoveFinalizer(_ref(snapshot))
+
+
+def _finalizer(snapshot: HsmSnapshot, standing: Standing) -> Iterable[Action]:
+    meta = snapshot.hsm.metadata
+    if standing.identity is not None and FINALIZER not in meta.finalizers and meta.deletion_timestamp is None:
+        yield AddFinalizer(_ref(snapshot))
+
+
+# --- what claims left behind ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """Key versions of one claim uid that lie in the token."""
+
+    uid: str
+    keys: tuple[RetainedKey, ...]
+
+
+def _left(labels: Iterable[str]) -> list[_Left]:
+    """Labels `chat/<uid>/<key>/<version>` by uid; others are no keys of claims."""
+    found: dict[str, list[RetainedKey]] = {}
+    for label in sorted(labels):
+        parts = label.split("/")
+        if len(parts) == 4 and parts[3].isdecimal() and 1 <= int(parts[3]) <= 10**6:
+            key = RetainedKey(name=parts[2], version=int(parts[3]), state=KeyState.DEACTIVATED)
+            found.setdefault(parts[1], []).append(key)
+    return [_Left(uid, tuple(keys)) for uid, keys in found.items()]
+
+
+def _settle(snapshot: HsmSnapshot, standing: Standing) -> Iterable[Action]:
+    """Orphans are settled before the inventory is judged: retained first, then the seat is free."""
+    if snapshot.token_labels is None:
+        return
+    left = {item.uid: item.keys for item in _left(claim_labels(snapshot.token_labels))}
+    retained = {kept.claim_uid: {(k.name, k.version) for k in kept.keys} for kept in snapshot.hsm.status.retained}
+    claims = {claim.uid: claim for claim in snapshot.claims}
+    hsm = snapshot.hsm.metadata
+    for seat in snapshot.hsm.status.allocations:
+        claim = claims.get(seat.claim_uid)
+        if claim is None or claim.exists:
+            continue
+        keys = _missing(left.get(seat.claim_uid, ()), retained.get(seat.claim_uid, set()))
+        if keys:
+            yield RetainKeys(hsm.name, hsm.uid, seat.claim_uid, seat.namespace, None, seat.name, keys)
+        yield ReleaseAllocation(hsm.name, hsm.uid, seat.claim_uid)
+    if standing.reason is Reason.AWAITING_READMISSION and snapshot.hsm.status.identity is None:
+        seats = {seat.claim_uid for seat in snapshot.hsm.status.allocations}
+        for uid, keys in left.items():
+            if uid not in seats:
+                yield from _rebuild(snapshot, uid, _missing(keys, retained.get(uid, set())), claims.get(uid))
+
+
+def _missing(keys: Iterable[RetainedKey], known: set[tuple[str, int]]) -> tuple[RetainedKey, ...]:
+    return tuple(key for key in keys if (key.name, key.version) not in known)
+
+
+def _rebuild(
+    snapshot: HsmSnapshot, uid: str, keys: tuple[RetainedKey, ...], claim: BoundClaim | None
+) -> Iterable[Action]:
+    """After a lost status: a seat for a claim that lives and does not say that it belongs to another Hsm object
+    (which one of the same name is, too); everything else is retained.
+    """
+    hsm = snapshot.hsm.metadata
+    if claim is not None and claim.exists and claim.allocated_to in (None, hsm.uid):
+        yield AllocateHsm(hsm.name, hsm.uid, uid, claim.namespace, claim.name, claim.mode, MAX_ALLOCATIONS)
+    elif keys:
+        namespace = claim.namespace if claim else UNKNOWN_OWNER
+        name = claim.name if claim else UNKNOWN_OWNER
+        yield RetainKeys(hsm.name, hsm.uid, uid, namespace, None, name, keys)
+
+
+# --- network and requests -------------------------------------------------------------------------------------
+
+
+def _wanted(snapshot: HsmSnapshot) -> tuple[Rendered, ...]:
+    return gateway_policies(snapshot.hsm, snapshot.operator) if snapshot.operator is not None else ()
+
+
+def _network(snapshot: HsmSnapshot) -> Iterable[Action]:
+    wanted = {policy.key: policy for policy in _wanted(snapshot)}
+    for key, policy in wanted.items():
+        seen = snapshot.network_policies.get(key)
+        if seen is None or seen.drifted or seen.digest != policy.digest:
+            yield ApplyNetworkPolicy(policy.namespace, policy.name, policy.digest, policy.manifest)
+    for namespace, name in sorted(set(snapshot.network_policies) - set(wanted)):
+        yield DeleteNetworkPolicy(namespace, name)
+
+
+def _requests(snapshot: HsmSnapshot, standing: Standing) -> Iterable[Action]:
+    hsm = snapshot.hsm.metadata
+    if standing.ask_identity:
+        yield RequestIdentity(hsm.name, hsm.uid)
+    elif standing.ask_evidence:
+        yield RequestEvidence(hsm.name, hsm.uid, urgent=True)
+
+
+# --- status ---------------------------------------------------------------------------------------------------
+
+
+def _status(snapshot: HsmSnapshot, standing: Standing, *, paused: bool) -> Iterable[Action]:
+    hsm, before = snapshot.hsm, snapshot.hsm.status
+    held_back = paused and standing.guarded
+    draft = ConditionDraft(before.conditions, generation=hsm.metadata.generation, now=snapshot.now)
+    if not held_back:
+        _put_standing(snapshot, standing, draft)
+    _put_pause(draft, paused=paused)
+    presented = snapshot.host.presented if snapshot.host else None
+    token = before.token
+    if presented is not None and standing.identity is not None and not held_back:
+        token = _token(presented, standing, before.token)
+    after = HsmStatus(
+        observed_generation=hsm.metadata.generation,
+        identity=before.identity if held_back else standing.identity,
+        token=token,
+        attestation=before.attestation if held_back else standing.attestation,
+        conditions=draft.result(ORDER),
+    )
+    ours = before.model_copy(update={"allocations": [], "retained": []})
+    if after == ours:
+        return
+    guard = hsm.metadata.resource_version if standing.guarded and not held_back else None
+    yield SetHsmStatus(hsm.metadata.name, hsm.metadata.uid, after, guard)
+    if standing.readmitted and not held_back:
+        yield EmitEvent(_ref(snapshot), EventType.NORMAL, Reason.READMITTED, "A person re-admitted the host.")
+    yield from events(_ref(snapshot), before.conditions, after.conditions)
+
+
+def _token(presented: PresentedIdentity, standing: Standing, before: TokenStatus | None) -> TokenStatus | None:
+    """Shown once it belongs to the enrolled identity. Its serial is pinned: only an admission may change it."""
+    identity = standing.identity
+    if identity is None or presented.attestation_key_thumbprint != identity.attestation_key.thumbprint:
+        return before
+    if before is not None and presented.token.serial != before.serial and not standing.guarded:
+        return before
+    return presented.token
+
+
+def _put_standing(snapshot: HsmSnapshot, standing: Standing, draft: ConditionDraft) -> None:
+    enrolment = standing.enrolment
+    if standing.readmitted:
+        draft.put(ConditionType.ENROLLED, Outcome.HOLDS, Reason.IDENTITY_APPROVED, "The approved identity is enrolled.")
+    else:
+        draft.put(ConditionType.ENROLLED, enrolment.outcome, enrolment.reason, enrolment.message)
+    reach = snapshot.host.reach if snapshot.host else None
+    if reach is not None:
+        draft.put(ConditionType.REACHABLE, reach.status, reach.reason, reach.message)
+    draft.put(ConditionType.ATTESTED, _attested(standing), standing.reason, standing.message)
+    _put_summary(snapshot, standing, draft)
+
+
+def _attested(standing: Standing) -> Outcome:
+    if standing.verdict is Verdict.TRUSTED:
+        return Outcome.HOLDS
+    if standing.verdict is Verdict.UNTRUSTED or standing.blocked_by_policy:
+        return Outcome.REFUTED
+    return Outcome.CANNOT_TELL if standing.reason is Reason.NOT_ENROLLED else Outcome.REFUTED
+
+
+def _put_summary(snapshot: HsmSnapshot, standing: Standing, draft: ConditionDraft) -> None:
+    reason, message = standing.reason, standing.message
+    ready = standing.serves
+    if standing.reason is Reason.NOT_ENROLLED:
+        reason, message = standing.enrolment.reason, standing.enrolment.message
+    if deadlines_contradict(snapshot):
+        ready, reason = False, Reason.DEADLINES_CONTRADICT
+        message = (
+            f"intervalSeconds {snapshot.hsm.spec.attestation.interval_seconds} must be shorter than maxAgeSeconds of"
+            f" AttestationPolicy {snapshot.hsm.spec.attestation.policy_ref.name}."
+        )
+    if snapshot.hsm.metadata.deletion_timestamp is not None:
+        ready, reason = False, Reason.ALLOCATIONS_REMAIN
+        bound = sorted(f"{seat.namespace}/{seat.name}" for seat in snapshot.hsm.status.allocations)
+        message = f"Deletion waits for {len(bound)} claims: {', '.join(bound[:8])}"
+    if ready:
+        why = Reason.AUDIT_ONLY if reason is Reason.AUDIT_ONLY else Reason.ALL_READY
+        draft.put(ConditionType.READY, Outcome.HOLDS, why, message if why is Reason.AUDIT_ONLY else "")
+    else:
+        draft.put(ConditionType.READY, Outcome.REFUTED, reason, message)
+    stalled = not ready and reason in NO_RETRY_HELPS
+    if stalled:
+        draft.put(ConditionType.STALLED, Outcome.HOLDS, reason, message)
+    else:
+        draft.put(ConditionType.STALLED, Outcome.REFUTED, Reason.PROGRESSING if not ready else Reason.ALL_READY, "")
+
+
+def _put_pause(draft: ConditionDraft, *, paused: bool) -> None:
+    if paused:
+        draft.put(ConditionType.PAUSED, Outcome.HOLDS, Reason.PAUSED, "Changes are stopped; revocation still acts.")
+    else:
+        draft.put(ConditionType.PAUSED, Outcome.REFUTED, Reason.RUNNING, "")
