@@ -1,0 +1,258 @@
+"""The prober of one host: asks for evidence at its interval and on every signal, and remembers what came.
+
+It judges nothing: an authenticated round becomes the new observation, everything else only a note on how the host is
+reached, and is counted. `Surroundings.observed` is told of both; the verdict follows from there in the same turn of
+the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+from chatelaine.controller.gateways import GatewayLink
+from chatelaine.controller.hosts import HostMemory, Surroundings, agent_client
+from chatelaine.controller.interrogation import (
+    ActivationRefused,
+    Question,
+    check_hierarchy,
+    enrolled_of,
+    interrogate,
+    present,
+    selection_of,
+)
+from chatelaine.evidence.bundle import EnrolledIdentity, VerifiedEvidence
+from chatelaine.evidence.errors import EvidenceError, Malformed, StatementPcrMismatch
+from chatelaine.model.hsm import Hsm
+from chatelaine.model.reasons import Reason
+from chatelaine.model.verdict import Outcome
+from chatelaine.reconcile.snapshot import EvidenceRound, PresentedIdentity
+from chatelaine.telemetry.log import logger
+from chatelaine.wire.messages import Change, ChangeKind
+from chatelaine.wire.peer import PeerClient, PeerError, PeerMalformed, PeerNotAuthenticated
+
+SILENCE_SECONDS: Final = 15.0
+"""Agents say `Alive` every five seconds."""
+FIRST_PAUSE_SECONDS: Final = 0.25
+LONGEST_PAUSE_SECONDS: Final = 10.0
+LEAST_GAP_SECONDS: Final = 0.02
+"""Between two rounds: a host that cries without end costs no more than this."""
+IDENTITY_PAUSE_SECONDS: Final = 2.0
+"""Least time between two looks at an identity; doubled up to the longest pause while the answer stays the same."""
+RACES: Final = 3
+"""A PCR may honestly move between statement and quote; so often the host is asked again at once."""
+
+_log = logger(__name__)
+
+
+class Prober:
+    """Runs while its Hsm exists."""
+
+    def __init__(self, memory: HostMemory, link: GatewayLink, around: Surroundings) -> None:
+        self._memory = memory
+        self._link = link
+        self._around = around
+        self._signal = asyncio.Event()
+        self._identity_wanted = False
+        self._identity_at = float("-inf")
+        self._identity_pause = IDENTITY_PAUSE_SECONDS
+        self._failures = 0
+        self._agent: tuple[object, PeerClient] | None = None
+
+    def ask(self, *, identity: bool = False) -> None:
+        """Make a round now (after the one under way); with `identity` a whole look at who the host is."""
+        if identity:
+            self._identity_wanted = True
+            if self._around.clock() - self._identity_at < self._identity_pause:
+                return
+        self._signal.set()
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._rounds())
+                group.create_task(self._changes())
+        finally:
+            if self._agent is not None:
+                await self._agent[1].close()
+
+    # --- when
+
+    async def _rounds(self) -> None:
+        while True:
+            await self._round()
+            await asyncio.sleep(LEAST_GAP_SECONDS)
+            try:
+                async with asyncio.timeout(self._pause()):
+                    await self._signal.wait()
+            except TimeoutError:
+                pass
+            self._signal.clear()
+
+    def _pause(self) -> float:
+        hsm = self._around.hsm(self._memory.name)
+        interval = float(hsm.spec.attestation.interval_seconds) if hsm is not None else LONGEST_PAUSE_SECONDS
+        pause = interval * (0.8 + 0.2 * self._around.jitter())
+        if self._failures:
+            ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures - 1, 10))
+            pause = min(pause, ceiling * (0.5 + self._around.jitter() / 2))
+        if self._identity_wanted:
+            due = self._identity_at + self._identity_pause - self._around.clock()
+            pause = min(pause, max(0.0, due))
+        return pause
+
+    async def _changes(self) -> None:
+        """The agent's own word that something changed."""
+        counter, failures = -1, 0
+        while True:
+            try:
+                agent = await self._client()
+                if agent is not None:
+                    async for change in agent.lines("/v1/changes", Change, silence_seconds=SILENCE_SECONDS):
+                        failures = 0
+                        if change.kind is not ChangeKind.ALIVE or change.counter != counter:
+                            # The first line tells where the counter stands, and whatever was missed before it.
+                            self._signal.set()
+                        counter = change.counter
+            except PeerError as error:
+                _log.debug("change stream ended", hsm=self._memory.name, error=str(error))
+            failures += 1
+            ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 10))
+            await asyncio.sleep(ceiling * (0.5 + self._around.jitter() / 2))
+
+    # --- one round
+
+    async def _round(self) -> None:
+        started = self._around.clock()
+        try:
+            await self._ask(started)
+        except ActivationRefused as refused:
+            self._note_activation(str(refused), started)
+        except EvidenceError as error:
+            reason = Reason.EVIDENCE_MALFORMED if isinstance(error, Malformed) else Reason.NOT_AUTHENTICATED
+            self._drop(error.reason, reason, f"{error.reason}: {error}", started)
+        except PeerError as error:
+            self._drop(type(error).__name__, _reach_reason(error), str(error), started)
+        else:
+            self._failures = 0
+
+    async def _ask(self, started: float) -> None:
+        hsm = self._around.hsm(self._memory.name)
+        agent = await self._client()
+        if hsm is None or agent is None or hsm.metadata.uid != self._memory.uid:
+            return
+        spki = await self._link.proven_key()
+        if self._identity_due(started):
+            await self._identify(hsm, agent, spki, started)
+        else:
+            await self._interrogate(hsm, agent, spki, started)
+
+    def _identity_due(self, started: float) -> bool:
+        return self._identity_wanted and started - self._identity_at >= self._identity_pause
+
+    async def _identify(self, hsm: Hsm, agent: PeerClient, spki: bytes, started: float) -> None:
+        self._identity_wanted = False
+        self._identity_at = started
+        presented = await present(agent, spki)
+        before = self._memory.observation.presented
+        same = before is not None and replace(before, agent_spki=presented.agent_spki) == presented
+        self._identity_pause = min(LONGEST_PAUSE_SECONDS, self._identity_pause * 2) if same else IDENTITY_PAUSE_SECONDS
+        identity = EnrolledIdentity(
+            ak_public=presented.ak_public,
+            ak_name=bytes.fromhex(presented.ak_name_hex),
+            attestation_key_spki=presented.attestation_key_spki,
+        )
+        self._memory.observation = replace(self._memory.observation, presented=presented, activation_failed=None)
+        answered = await self._evidence(hsm, agent, spki, identity)
+        if answered is not None:
+            round_, verified = answered
+            if verified is not None:
+                check_hierarchy(verified, presented)
+            round_ = replace(round_, presented=presented)
+            self._remember(round_, verified, spki, started, presented)
+        else:
+            self._memory.reached(Outcome.HOLDS, Reason.ANSWERS, "Agent and gateway answer.", self._around.wall())
+            self._around.observed(self._memory.name, started)
+
+    async def _interrogate(self, hsm: Hsm, agent: PeerClient, spki: bytes, started: float) -> None:
+        enrolled = hsm.status.identity
+        if enrolled is None:
+            # Nothing can be authenticated yet; who the host is comes first.
+            if self._memory.observation.presented is None:
+                await self._identify(hsm, agent, spki, started)
+            return
+        serial = hsm.status.token.serial if hsm.status.token is not None else None
+        answered = await self._evidence(hsm, agent, spki, enrolled_of(enrolled, serial))
+        if answered is not None:
+            self._remember(*answered, spki, started, None)
+
+    async def _evidence(
+        self, hsm: Hsm, agent: PeerClient, spki: bytes, identity: EnrolledIdentity
+    ) -> tuple[EvidenceRound, VerifiedEvidence | None] | None:
+        selection = selection_of(self._around.policies(hsm.metadata.name))
+        if selection is None:
+            return None
+        question = Question(hsm.metadata.uid, spki, selection)
+        for attempt in range(RACES):
+            try:
+                return await interrogate(agent, question, identity, now=self._around.wall())
+            except StatementPcrMismatch:
+                if attempt == RACES - 1:
+                    raise
+        return None
+
+    # --- what is remembered
+
+    def _remember(
+        self,
+        round_: EvidenceRound,
+        verified: VerifiedEvidence | None,
+        spki: bytes,
+        started: float,
+        presented: PresentedIdentity | None,
+    ) -> None:
+        memory, metrics = self._memory, self._around.metrics
+        memory.observation = replace(memory.observation, last_round=round_)
+        if presented is not None:
+            memory.observation = replace(memory.observation, presented=presented)
+        if verified is not None:
+            memory.attested(spki)
+        memory.reached(Outcome.HOLDS, Reason.ANSWERS, "Agent and gateway answer.", self._around.wall())
+        metrics.rounds.labels("authenticated" if verified is not None else "refused").inc()
+        metrics.attest_seconds.observe(self._around.clock() - started)
+        self._around.observed(memory.name, started)
+
+    def _note_activation(self, why: str, started: float) -> None:
+        self._failures += 1
+        self._around.metrics.dropped.labels("ActivationRefused").inc()
+        self._memory.observation = replace(self._memory.observation, activation_failed=why)
+        self._around.observed(self._memory.name, started)
+
+    def _drop(self, code: str, reason: Reason, message: str, started: float) -> None:
+        """What is not shown to be this host's changes how it is reached, and nothing else."""
+        self._failures += 1
+        self._around.metrics.rounds.labels("dropped").inc()
+        self._around.metrics.dropped.labels(code).inc()
+        self._link.doubt()
+        if self._memory.reached(Outcome.REFUTED, reason, message, self._around.wall()):
+            _log.warning("no usable answer", hsm=self._memory.name, reason=reason.value, error=message)
+            self._around.observed(self._memory.name, started)
+
+    async def _client(self) -> PeerClient | None:
+        hsm, context = self._around.hsm(self._memory.name), self._around.context()
+        if hsm is None or context is None:
+            return None
+        where = (hsm.spec.agent, id(context))
+        if self._agent is None or self._agent[0] != where:
+            old, self._agent = self._agent, (where, agent_client(hsm, context))
+            if old is not None:
+                await old[1].close()
+        return self._agent[1]
+
+
+def _reach_reason(error: PeerError) -> Reason:
+    if isinstance(error, PeerNotAuthenticated):
+        return Reason.NOT_AUTHENTICATED
+    return Reason.EVIDENCE_MALFORMED if isinstance(error, PeerMalformed) else Reason.UNREACHABLE

@@ -1,0 +1,348 @@
+"""The link to one gateway: keeps its view current, and cuts it at once.
+
+Every update carries (term, number) and either the whole view or a change of the numbered one before. Only what got
+dirty is built and sent. While this process does not lead, nothing is widened: a Trusted standing that did not change
+is kept fresh, revocations go out, and all else waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+
+from chatelaine.controller.hosts import GATEWAY_SECONDS, KEY_SECONDS, HostMemory, Surroundings, gateway_client
+from chatelaine.controller.view import NO_DEADLINE
+from chatelaine.model.identifiers import gateway_server_name
+from chatelaine.model.verdict import Verdict
+from chatelaine.telemetry.log import logger
+from chatelaine.wire.messages import (
+    ClaimView,
+    ClusterKeys,
+    GatewayHello,
+    Standing,
+    ViewAck,
+    ViewUpdate,
+)
+from chatelaine.wire.peer import (
+    Answer,
+    PeerClient,
+    PeerError,
+    PeerMalformed,
+    PeerNotAuthenticated,
+    PeerRefused,
+    PeerUnreachable,
+)
+
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 5.0
+_log = logger(__name__)
+
+
+class StaleTerm(Exception):
+    """The gateway has heard a later leader; we are silent until we lead again."""
+
+
+class ViewSource(Protocol):
+    """What a gateway may know, as it stands now. Built on demand."""
+
+    def standing(self, hsm: str) -> Standing | None:
+        """The HSM's standing; None while nothing was judged."""
+        ...
+
+    def claims(self, hsm: str) -> Mapping[str, ClaimView]:
+        """All claims that may be served there, by uid."""
+        ...
+
+    def claim(self, hsm: str, uid: str) -> ClaimView | None:
+        """One of them; None if it may not be served."""
+        ...
+
+    def cluster(self) -> ClusterKeys | None:
+        """Keys for service-account tokens; None until they have been read."""
+        ...
+
+    def term(self) -> int:
+        """Number of the time of leading that we are, or last were, in."""
+        ...
+
+    def leads(self) -> bool:
+        """Do we lead now?"""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """An update, and what it would leave the gateway with."""
+
+    update: ViewUpdate
+    held: dict[str, int]
+    left_dirty: frozenset[str]
+    cluster: ClusterKeys | None
+
+
+class GatewayLink:
+    """Runs while its Hsm exists."""
+
+    def __init__(self, memory: HostMemory, source: ViewSource, around: Surroundings) -> None:
+        self._memory = memory
+        self._source = source
+        self._around = around
+        self._wake = asyncio.Event()
+        self._clients: tuple[object, PeerClient, PeerClient] | None = None
+        self._turn = 0
+        self._seen: bytes | None = None
+        """Key that the gateway proved last; None: ask before relying on it."""
+        self._instance: str | None = None
+        self._number = 0
+        self._base: int | None = None
+        self._held: dict[str, int] = {}
+        """Claims that the gateway holds: uid and hash of what was sent."""
+        self._dirty: set[str] = set()
+        self._timed: set[str] = set()
+        """Claims whose own policy gives them a deadline, which moves with every round."""
+        self._cluster: ClusterKeys | None = None
+        self._sent: Standing | None = None
+        self._cut_since: float | None = None
+
+    @property
+    def acknowledged(self) -> bool:
+        """Has the gateway a view of ours?"""
+        return self._base is not None
+
+    def refresh(self) -> None:
+        """The standing is fresh, or changed."""
+        self._dirty |= self._timed
+        self._wake.set()
+
+    def cut(self, since: float) -> None:
+        """The standing does not serve any more. `since`: monotonic moment of the answer that showed it."""
+        if self._cut_since is None:
+            self._cut_since = since
+        self._wake.set()
+
+    def changed(self, claim_uid: str) -> None:
+        """A claim, or the pods of its clients, changed."""
+        self._dirty.add(claim_uid)
+        self._wake.set()
+
+    def doubt(self) -> None:
+        """What was seen on TLS may be old: ask again before the next round of evidence."""
+        self._seen = None
+
+    async def proven_key(self) -> bytes:
+        """SubjectPublicKeyInfo that the gateway proves on TLS.
+
+        Raises:
+            PeerError: it does not answer.
+        """
+        if self._seen is None:
+            await self._hello(await self._client())
+        if self._seen is None:
+            raise PeerNotAuthenticated(f"gateway of {self._memory.name}: no certificate was seen")
+        return self._seen
+
+    async def run(self) -> None:
+        """Push what is dirty until cancelled."""
+        failures = 0
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                try:
+                    await self._push()
+                    failures = 0
+                except StaleTerm:
+                    self._base = None
+                    _log.info("the gateway follows a later leader", hsm=self._memory.name)
+                except PeerError as error:
+                    failures += 1
+                    self._around.metrics.views.labels("update", type(error).__name__).inc()
+                    _log.warning("view not taken", hsm=self._memory.name, error=str(error))
+                    self._base = None
+                    self._turn += 1
+                    ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 10))
+                    await asyncio.sleep(ceiling * (0.5 + self._around.jitter() / 2))
+                    self._wake.set()
+        finally:
+            await self._forget_clients()
+
+    # --- views
+
+    async def _push(self) -> None:
+        standing = self._source.standing(self._memory.name)
+        if standing is None:
+            return
+        client = await self._client()
+        if self._base is None or self._seen is None:
+            await self._hello(client)
+        if standing.verdict == Verdict.TRUSTED and self._seen not in self._memory.gateway_spkis[:1]:
+            # Another key than the one bound in the quote: nothing is opened to it before it is attested.
+            return
+        draft = self._draft(standing)
+        if draft is None:
+            return
+        try:
+            answer = await client.call("PUT", "/control/v1/view", draft.update, ViewAck)
+        except PeerRefused as refused:
+            if refused.problem.status != 409:
+                raise
+            self._resync(refused)
+            draft = self._draft(standing)
+            if draft is None:
+                return
+            answer = await client.call("PUT", "/control/v1/view", draft.update, ViewAck)
+        self._acknowledge(draft, answer)
+
+    def _draft(self, standing: Standing) -> _Draft | None:
+        """The next update; None if nothing may or need be said."""
+        full = self._base is None
+        leads = self._source.leads()
+        if not leads and standing.verdict == Verdict.TRUSTED and not self._unchanged(standing):
+            return None
+        dirty, self._dirty = frozenset(self._dirty), set()
+        if full:
+            views = dict(self._source.claims(self._memory.name))
+            if not leads:
+                views = {uid: view for uid, view in views.items() if uid in self._held}
+            wanted = views
+        else:
+            wanted, views = {}, {}
+            for uid in dirty:
+                view = self._source.claim(self._memory.name, uid)
+                if view is not None:
+                    wanted[uid] = view
+                    if leads and self._held.get(uid) != _print(view):
+                        views[uid] = view
+        gone = tuple(uid for uid in (self._held if full else dirty & self._held.keys()) if uid not in wanted)
+        if standing.verdict != Verdict.TRUSTED:
+            views, gone = {}, tuple(self._held)
+        cluster = self._source.cluster()
+        news = cluster if full or cluster != self._cluster else None
+        left = frozenset() if leads else frozenset(uid for uid in dirty if uid not in gone)
+        if not full and self._told(standing) and not views and not gone and news is None:
+            self._dirty |= left
+            return None
+        self._timed = {uid for uid in self._timed if uid not in gone} | {
+            uid for uid, view in views.items() if view.valid_until != NO_DEADLINE
+        }
+        held = {uid: mark for uid, mark in (self._held if not full else {}).items() if uid not in gone}
+        held |= {uid: _print(view) for uid, view in views.items()}
+        self._number += 1
+        update = ViewUpdate(
+            instance=self._instance or "",
+            term=self._source.term(),
+            number=self._number,
+            base=self._base,
+            standing=standing,
+            cluster=news,
+            claims=tuple(views.values()),
+            gone=() if full else gone,
+        )
+        return _Draft(update, held, left, cluster)
+
+    def _told(self, standing: Standing) -> bool:
+        """Said before, word by word; the seconds left count from another moment, that is all."""
+        sent = self._sent
+        return (
+            sent is not None and msgspec.structs.replace(sent, valid_for_seconds=standing.valid_for_seconds) == standing
+        )
+
+    def _unchanged(self, standing: Standing) -> bool:
+        sent = self._sent
+        return sent is not None and (sent.verdict, sent.epoch, sent.policy_digest) == (
+            standing.verdict,
+            standing.epoch,
+            standing.policy_digest,
+        )
+
+    def _acknowledge(self, draft: _Draft, answer: Answer[ViewAck]) -> None:
+        self.saw(answer.peer_spki)
+        update = draft.update
+        if (answer.message.term, answer.message.number) != (update.term, update.number):
+            raise PeerMalformed("the gateway acknowledged another view than the one sent")
+        self._base, self._held, self._cluster, self._sent = update.number, draft.held, draft.cluster, update.standing
+        self._dirty |= draft.left_dirty
+        kind = "full" if update.base is None else "change"
+        self._around.metrics.views.labels(kind, "taken").inc()
+        if self._cut_since is not None and update.standing is not None and update.standing.verdict != Verdict.TRUSTED:
+            self._around.metrics.revoke_seconds.observe(self._around.clock() - self._cut_since)
+            self._cut_since = None
+
+    def _resync(self, refused: PeerRefused) -> None:
+        try:
+            hello = msgspec.json.decode(refused.body, type=GatewayHello)
+        except msgspec.DecodeError as error:
+            raise PeerMalformed("the gateway refused a view without saying which one it holds") from error
+        self._greeted(hello)
+        # Everything that was dirty is in the full view that follows.
+        self._base = None
+
+    async def _hello(self, client: PeerClient) -> None:
+        answer = await client.call("GET", "/control/v1/hello", None, GatewayHello)
+        self.saw(answer.peer_spki)
+        self._greeted(answer.message)
+        await self._around.renew(
+            client, "/control/v1/leaf", gateway_server_name(self._memory.name), answer.peer_spki, answer.peer_not_after
+        )
+
+    def _greeted(self, hello: GatewayHello) -> None:
+        if hello.term > self._source.term():
+            raise StaleTerm
+        if hello.instance != self._instance or (self._base is not None and hello.number != self._base):
+            self._base = None
+        self._instance = hello.instance
+        if hello.term == self._source.term():
+            self._number = max(self._number, hello.number)
+
+    def saw(self, spki: bytes) -> None:
+        """The gateway has just proven this key on TLS."""
+        if self._seen is not None and self._seen != spki:
+            # The prober must bind the new key in a quote before anything is opened to it.
+            self._around.observed(self._memory.name, self._around.clock())
+        self._seen = spki
+
+    async def key_client(self) -> PeerClient:
+        """A client with time enough for making keys.
+
+        Raises:
+            PeerUnreachable: no address is known.
+        """
+        await self._client()
+        if self._clients is None:
+            raise PeerUnreachable(f"gateway of {self._memory.name}: no address is known")
+        return self._clients[2]
+
+    # --- connections
+
+    async def _client(self) -> PeerClient:
+        hsm, context = self._around.hsm(self._memory.name), self._around.context()
+        addresses = self._around.addresses(hsm) if hsm is not None else ()
+        if context is None or not addresses:
+            raise PeerUnreachable(f"gateway of {self._memory.name}: no address is known")
+        address = addresses[self._turn % len(addresses)]
+        where = (address, id(context))
+        if self._clients is None or self._clients[0] != where:
+            await self._forget_clients()
+            name = self._memory.name
+            self._clients = (
+                where,
+                gateway_client(name, address, context, seconds=GATEWAY_SECONDS),
+                gateway_client(name, address, context, seconds=KEY_SECONDS),
+            )
+            self._seen, self._base = None, None
+        return self._clients[1]
+
+    async def _forget_clients(self) -> None:
+        if self._clients is not None:
+            clients, self._clients = self._clients, None
+            await clients[1].close()
+            await clients[2].close()
+
+
+def _print(view: ClaimView) -> int:
+    """What was sent, for comparing; `valid_for_seconds` says the same as `valid_until`."""
+    return hash(msgspec.json.encode(msgspec.structs.replace(view, valid_for_seconds=0.0)))

@@ -1,0 +1,103 @@
+"""What this process knows of one HSM host, and how it is reached. All of it may be lost: it is learnt again."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from chatelaine.evidence.bundle import VerifiedEvidence
+from chatelaine.model.hsm import Hsm
+from chatelaine.model.identifiers import agent_server_name, gateway_server_name
+from chatelaine.model.policy import AttestationPolicy
+from chatelaine.model.reasons import Reason
+from chatelaine.model.verdict import Outcome
+from chatelaine.reconcile.snapshot import HostObservation, KeyFault, KeyMadeFacts, Reach
+from chatelaine.telemetry.metrics import OperatorMetrics
+from chatelaine.wire.messages import MAX_CONTROL_BODY_BYTES, MAX_EVIDENCE_BODY_BYTES
+from chatelaine.wire.peer import PeerClient, Target
+
+AGENT_SECONDS: Final = 5.0
+"""Bound on one answer of an agent; a slow TPM takes one second for a quote."""
+GATEWAY_SECONDS: Final = 3.0
+KEY_SECONDS: Final = 30.0
+"""Bound on making one key: RSA on a slow token."""
+OLD_GATEWAY_KEYS: Final = 1
+"""Gateway keys that are named beside the present one in binding Secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What hosts need of the operator. Callbacks are synchronous and return at once.
+
+    Attributes:
+        hsm: the Hsm object as cached.
+        policies: the policies whose PCRs a quote of this Hsm must cover, the Hsm's own first.
+        addresses: where the gateway of this Hsm answers: host and port, best first.
+        observed: the observation changed: Hsm name, and the moment (monotonic) of the answer that changed it.
+        context: TLS client context with our leaf; None while there is none.
+        renew: renew the peer's leaf if two thirds of its life are over: client, path, server name, the key and the
+            end of the certificate that it has just shown. Failures are noted, not raised.
+        clock: monotonic seconds. wall: seconds since the epoch. jitter: random number in [0, 1).
+    """
+
+    hsm: Callable[[str], Hsm | None]
+    policies: Callable[[str], Sequence[AttestationPolicy]]
+    addresses: Callable[[Hsm], Sequence[tuple[str, int]]]
+    observed: Callable[[str, float], None]
+    context: Callable[[], ssl.SSLContext | None]
+    renew: Callable[[PeerClient, str, str, bytes, int], Awaitable[None]]
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    jitter: Callable[[], float]
+    metrics: OperatorMetrics
+
+
+@dataclass(slots=True)
+class HostMemory:
+    """One host. Frozen pictures of it go into snapshots."""
+
+    name: str
+    uid: str
+    watching_since: float
+    observation: HostObservation = field(default_factory=HostObservation)
+    gateway_spkis: tuple[bytes, ...] = ()
+    """Attested keys of the gateway, newest first."""
+    made_keys: dict[str, KeyMadeFacts] = field(default_factory=dict)
+    key_faults: dict[str, KeyFault] = field(default_factory=dict)
+
+    @property
+    def token_labels(self) -> frozenset[str] | None:
+        """Labels of the keys in the token by the last evidence; None while unknown."""
+        round_ = self.observation.last_round
+        if round_ is None or not isinstance(round_.evidence, VerifiedEvidence):
+            return None
+        return frozenset(key.label for key in round_.evidence.inventory)
+
+    def attested(self, gateway_spki: bytes) -> None:
+        """A quote was bound to this gateway key."""
+        if not self.gateway_spkis or self.gateway_spkis[0] != gateway_spki:
+            older = tuple(spki for spki in self.gateway_spkis if spki != gateway_spki)
+            self.gateway_spkis = (gateway_spki, *older[:OLD_GATEWAY_KEYS])
+
+    def reached(self, status: Outcome, reason: Reason, message: str, now: float) -> bool:
+        """Note how the last attempt ended; tells whether that is news."""
+        before = self.observation.reach
+        if before is not None and (before.status, before.reason) == (status, reason):
+            return False
+        self.observation = replace(self.observation, reach=Reach(status, reason, message[:512], now))
+        return True
+
+
+def agent_client(hsm: Hsm, context: ssl.SSLContext) -> PeerClient:
+    """A client of the host's agent."""
+    endpoint = hsm.spec.agent
+    target = Target(endpoint.host, endpoint.port, agent_server_name(hsm.metadata.name))
+    return PeerClient(target, context, timeout_seconds=AGENT_SECONDS, max_answer_bytes=MAX_EVIDENCE_BODY_BYTES)
+
+
+def gateway_client(name: str, address: tuple[str, int], context: ssl.SSLContext, *, seconds: float) -> PeerClient:
+    """A client of the host's gateway at one of its addresses."""
+    target = Target(address[0], address[1], gateway_server_name(name))
+    return PeerClient(target, context, timeout_seconds=seconds, max_answer_bytes=MAX_CONTROL_BODY_BYTES)

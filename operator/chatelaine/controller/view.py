@@ -1,0 +1,109 @@
+"""What a gateway is told, rendered from objects and standings. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from chatelaine.model.claim import ClientSpec, HsmClaim
+from chatelaine.model.hsm import Hsm
+from chatelaine.model.identifiers import key_label
+from chatelaine.model.keys import KeyState
+from chatelaine.model.verdict import Verdict
+from chatelaine.reconcile.standing import Standing as Judged
+from chatelaine.wire.messages import ClaimView, ClientView, KeyVersionView, KeyView, Standing
+
+NO_DEADLINE: Final = 253402300799
+"""The end of the year 9999: the claim has no deadline besides its HSM's."""
+NO_DEADLINE_SECONDS: Final = 1e9
+SERVED: Final = frozenset({KeyState.ACTIVE, KeyState.DEACTIVATED})
+"""States of versions that a gateway is told of: Deactivated ones still verify (SP 800-57 Part 1, section 7)."""
+
+LivePods = Callable[[str, ClientSpec], tuple[str, ...]]
+"""Namespace and client to the uids of pods that exist and are not being deleted."""
+
+
+def standing_view(judged: Judged, now: float) -> Standing:
+    """The standing as a gateway needs it: Trusted exactly where claims may be served."""
+    verdict = Verdict.TRUSTED if judged.serves else judged.verdict
+    if not judged.serves and verdict is Verdict.TRUSTED:
+        verdict = Verdict.UNKNOWN
+    until = judged.valid_until if judged.serves and judged.valid_until is not None else 0.0
+    return Standing(
+        verdict=verdict.value,
+        reason=judged.reason.value,
+        epoch=str(judged.epoch) if judged.epoch is not None else "",
+        policy_digest=judged.attestation.policy.digest if judged.attestation is not None else "",
+        evidence_digest=judged.evidence_digest or "",
+        valid_for_seconds=max(0.0, until - now),
+        valid_until=int(until),
+    )
+
+
+def serves(claim: HsmClaim, hsm: Hsm) -> bool:
+    """Is the claim bound to exactly this Hsm, on both sides, and not going away?"""
+    allocation = claim.status.allocation
+    if allocation is None or claim.metadata.deletion_timestamp is not None:
+        return False
+    if (allocation.hsm.name, allocation.hsm.uid) != (hsm.metadata.name, hsm.metadata.uid):
+        return False
+    return any(seat.claim_uid == claim.metadata.uid for seat in hsm.status.allocations)
+
+
+def claim_view(claim: HsmClaim, hsm: Hsm, pods: LivePods, *, deadline: float | None, now: float) -> ClaimView | None:
+    """The claim as its gateway may serve it; None if it may not.
+
+    Args:
+        claim: as cached.
+        hsm: the Hsm of the gateway.
+        pods: live pods of a client.
+        deadline: seconds since the epoch after which the claim's own policy is no longer proven; None: it has none.
+        now: seconds since the epoch.
+    """
+    allocation = claim.status.allocation
+    if allocation is None or not serves(claim, hsm) or (deadline is not None and deadline <= now):
+        return None
+    meta = claim.metadata
+    return ClaimView(
+        uid=meta.uid,
+        namespace=meta.namespace or "",
+        name=meta.name,
+        sequence=allocation.sequence,
+        keys=tuple(_keys(claim)),
+        clients=tuple(
+            ClientView(
+                service_account=client.service_account,
+                pod_uids=pods(meta.namespace or "", client),
+                keys=tuple(client.keys),
+                usages=tuple(usage.value for usage in client.usages),
+            )
+            for client in claim.spec.clients or ()
+        ),
+        policy_digests=tuple(policy.digest for policy in allocation.policies),
+        valid_for_seconds=NO_DEADLINE_SECONDS if deadline is None else deadline - now,
+        valid_until=NO_DEADLINE if deadline is None else int(deadline),
+    )
+
+
+def _keys(claim: HsmClaim) -> Iterable[KeyView]:
+    allocation = claim.status.allocation
+    assert allocation is not None  # noqa: S101 - the caller has just looked
+    made = {status.name: status for status in claim.status.keys}
+    for spec in claim.spec.keys or ():
+        status = made.get(spec.name)
+        versions = tuple(
+            KeyVersionView(
+                version=version.version,
+                state=version.state.value,
+                label=key_label(claim.metadata.uid, spec.name, version.version),
+            )
+            for version in (status.versions if status is not None else ())
+            if version.state in SERVED and version.hsm.uid == allocation.hsm.uid
+        )
+        if versions:
+            yield KeyView(
+                name=spec.name,
+                type=spec.type.value,
+                usages=tuple(usage.value for usage in spec.usages),
+                versions=versions,
+            )
