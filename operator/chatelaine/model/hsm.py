@@ -35,7 +35,7 @@ HostName = Annotated[
     str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.:]*[A-Za-z0-9])?$")
 ]
 Cidr = Annotated[str, StringConstraints(min_length=3, max_length=43, pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
-Pkcs11Uri = Annotated[str, StringConstraints(min_length=8, max_length=512, pattern=r"^pkcs11:[^\s]*$")]
+Pkcs11Uri = Annotated[str, StringConstraints(max_length=512, pattern=r"^pkcs11:[^\s]*$")]
 
 
 class Cordon(enum.StrEnum):

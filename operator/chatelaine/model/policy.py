@@ -25,7 +25,7 @@ from chatelaine.model.common import (
 from chatelaine.model.identifiers import canonical_json, digest_of
 from chatelaine.model.keys import WORKING_KEY_TYPES_RULE, WORKING_USAGES_RULE, KeyType, Sensitivity, Usage
 
-HexDigest = Annotated[str, StringConstraints(min_length=64, max_length=96, pattern=r"^([0-9a-f]{64}|[0-9a-f]{96})$")]
+HexDigest = Annotated[str, StringConstraints(max_length=96, pattern=r"^([0-9a-f]{64}|[0-9a-f]{96})$")]
 Compliance = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Z][A-Za-z0-9_]*$")]
 Firmware = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
