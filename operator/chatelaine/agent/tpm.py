@@ -29,7 +29,8 @@ from tpm2_pytss import (
 from chatelaine.agent.attester import Quote, TpmIdentity, TpmMarker
 from chatelaine.agent.errors import ActivationRefused, AttesterRefused, AttesterUnavailable, BankAbsent
 from chatelaine.agent.thread import DeviceThread
-from chatelaine.agent.tpm_keys import AkKind, EkKind, TpmKeys, ek_session, has_handle
+from chatelaine.agent.tpm_keys import TpmKeys, ek_session, has_handle
+from chatelaine.agent.tpm_kinds import AkKind, EkKind
 from chatelaine.evidence.errors import EvidenceError
 from chatelaine.evidence.tpm_public import parse_public
 from chatelaine.evidence.tpm_types import Selection, parse_pcr_selection

@@ -7,7 +7,6 @@ which changes the endorsement hierarchy's proof, ends it; a reset does not.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ from tpm2_pytss import (
 )
 
 from chatelaine.agent.errors import StateDamaged
+from chatelaine.agent.tpm_kinds import AkKind, EkKind
 from chatelaine.pki.errors import KeyFileExposed
 from chatelaine.pki.files import read_private, write_whole
 from chatelaine.telemetry.log import logger
@@ -60,20 +60,6 @@ _AK_ATTRIBUTES: Final = (
     | TPMA_OBJECT.RESTRICTED
     | TPMA_OBJECT.SIGN_ENCRYPT
 )
-
-
-class EkKind(enum.StrEnum):
-    """Which endorsement key to use."""
-
-    RSA_2048 = "rsa2048"
-    ECC_P256 = "ecc-p256"
-
-
-class AkKind(enum.StrEnum):
-    """Which attestation key to make."""
-
-    ECC_P256 = "ecc-p256"
-    RSA_2048 = "rsa2048"
 
 
 _EK_SHAPES: Final = {EkKind.RSA_2048: "rsa2048:aes128cfb", EkKind.ECC_P256: "ecc256:aes128cfb"}

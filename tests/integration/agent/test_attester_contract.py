@@ -13,7 +13,7 @@ from chatelaine.agent.attester import Attester
 from chatelaine.agent.errors import ActivationRefused, AttesterRefused
 from chatelaine.agent.simulated import SimulatedAttester, SimulatedTpm
 from chatelaine.agent.tpm import TpmAttester
-from chatelaine.agent.tpm_keys import AkKind, EkKind
+from chatelaine.agent.tpm_kinds import AkKind, EkKind
 from chatelaine.evidence.credential import ENTROPY_BYTES, make_credential
 from chatelaine.evidence.errors import ExtraDataMismatch
 from chatelaine.evidence.tpm_public import check_ak_attributes, check_ek_attributes, parse_public

@@ -1,0 +1,163 @@
+"""One round of evidence, in the order that binds everything to everything.
+
+1. the nonce arrives;
+2. PCRs are read, and their digest is computed as the TPM will compute it;
+3. the gateway has the HSM sign its statement over that digest and the nonce;
+4. the TPM quotes, with the statement's digest and both TLS keys in the binding;
+5. the quoted digest must be the one of step 2; PCRs that moved in between start the round again, three times at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from chatelaine.agent.attester import Attester, Quote
+from chatelaine.agent.errors import AttesterRefused, EvidenceBusy, GatewayUnavailable, PcrsKeepMoving, StatementUnfit
+from chatelaine.evidence.binding import Binding, quote_extra_data
+from chatelaine.evidence.errors import EvidenceError
+from chatelaine.evidence.hsm_statement import decode_statement
+from chatelaine.evidence.tpm_types import Selection, parse_quote
+from chatelaine.wire.messages import (
+    MAX_EVIDENCE_BODY_BYTES,
+    EvidenceResponse,
+    GatewayIdentity,
+    StatementRequest,
+    StatementResponse,
+)
+from chatelaine.wire.peer import PeerClient, PeerError, Target
+
+MAX_ATTEMPTS: Final = 3
+MAX_WAITING_ROUNDS: Final = 4
+GATEWAY_SECONDS: Final = 15.0
+
+
+class Gateway(Protocol):
+    """What the agent asks of the gateway beside it. Both raise `GatewayUnavailable`."""
+
+    async def identity(self) -> GatewayIdentity:
+        """Its TLS key, its HSM's attestation key, its token."""
+
+    async def statement(self, request: StatementRequest) -> StatementResponse:
+        """The HSM's signed statement over this round."""
+
+
+class SocketGateway:
+    """`Gateway` over the local Unix socket that only the same user may open."""
+
+    def __init__(self, socket_path: str) -> None:
+        self.client = PeerClient(
+            Target("localhost", 80, None, unix_path=socket_path),
+            None,
+            timeout_seconds=GATEWAY_SECONDS,
+            max_answer_bytes=MAX_EVIDENCE_BODY_BYTES,
+        )
+
+    async def identity(self) -> GatewayIdentity:
+        """See `Gateway`."""
+        try:
+            return (await self.client.call("GET", "/local/v1/identity", None, GatewayIdentity)).message
+        except PeerError as error:
+            raise GatewayUnavailable(f"the gateway does not say who it is: {error}") from error
+
+    async def statement(self, request: StatementRequest) -> StatementResponse:
+        """See `Gateway`."""
+        try:
+            return (await self.client.call("POST", "/local/v1/statement", request, StatementResponse)).message
+        except PeerError as error:
+            raise GatewayUnavailable(f"the gateway gave no statement: {error}") from error
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self.client.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the verifier asks: a nonce (32 bytes), for which subject, over which PCRs."""
+
+    nonce: bytes
+    subject_uid: str
+    selection: Selection
+
+
+class EvidenceRounds:
+    """Answers questions one after another; the TPM and the HSM behind it are asked by one round at a time.
+
+    Args:
+        attester: the TPM.
+        gateway: the gateway on this host.
+        agent_spki: SubjectPublicKeyInfo (DER) of the agent's TLS key, which the quote binds.
+    """
+
+    def __init__(self, attester: Attester, gateway: Gateway, agent_spki: bytes) -> None:
+        self._attester = attester
+        self._gateway = gateway
+        self._agent_spki = agent_spki
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+
+    async def answer(self, question: Question) -> EvidenceResponse:
+        """Evidence for one question.
+
+        Raises:
+            AgentError: no evidence; the subclass tells why. Asking again may help unless it is `AttesterRefused`.
+        """
+        if self._waiting >= MAX_WAITING_ROUNDS:
+            raise EvidenceBusy("too many evidence rounds wait on this host")
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return await self._round(question)
+        finally:
+            self._waiting -= 1
+
+    async def _round(self, question: Question) -> EvidenceResponse:
+        for _ in range(MAX_ATTEMPTS):
+            pcrs = await self._attester.read_pcrs(question.selection)
+            pcr_digest = _pcr_digest(question.selection, pcrs)
+            said = await self._gateway.statement(StatementRequest(pcr_digest=pcr_digest, nonce=question.nonce))
+            _check_statement(said, pcr_digest, question.nonce)
+            binding = Binding.of_hsm_host(
+                subject_uid=question.subject_uid,
+                agent_spki=self._agent_spki,
+                gateway_spki=said.gateway_spki,
+                statement=said.statement,
+            )
+            quote = await self._attester.quote(quote_extra_data(question.nonce, binding), question.selection)
+            if _quoted_digest(quote) == pcr_digest:
+                return EvidenceResponse(
+                    attest=quote.attest,
+                    signature=quote.signature,
+                    ak_public=quote.ak_public,
+                    bank=question.selection.bank.value,
+                    pcrs={str(index): value for index, value in pcrs.items()},
+                    statement=said.statement,
+                    statement_signature=said.signature,
+                    inventory=said.inventory,
+                )
+        raise PcrsKeepMoving(f"PCRs changed in each of {MAX_ATTEMPTS} attempts")
+
+
+def _pcr_digest(selection: Selection, pcrs: dict[int, bytes]) -> bytes:
+    """As TPM2_Quote does it: the values in rising order, under the key's hash, SHA-256 (Part 3 §18.4.1)."""
+    return hashlib.sha256(b"".join(pcrs[index] for index in selection.indices)).digest()
+
+
+def _quoted_digest(quote: Quote) -> bytes:
+    try:
+        return parse_quote(quote.attest).pcr_digest
+    except EvidenceError as error:
+        raise AttesterRefused(f"the TPM's quote cannot be read: {error}") from error
+
+
+def _check_statement(said: StatementResponse, pcr_digest: bytes, nonce: bytes) -> None:
+    """An answer to another question would only be refused by the verifier; it is named here, where it happened."""
+    try:
+        statement = decode_statement(said.statement)
+    except EvidenceError as error:
+        raise StatementUnfit(f"the gateway's statement cannot be read: {error}") from error
+    if statement.nonce != nonce or statement.pcr_digest != pcr_digest:
+        raise StatementUnfit("the gateway's statement is over another nonce or PCR digest")
