@@ -24,9 +24,12 @@ def seconds_of(text: str) -> int:
     """Inverse of `timestamp`; fractions of a second are dropped.
 
     Raises:
-        ValueError: `text` is not an RFC 3339 time.
+        ValueError: `text` is not an RFC 3339 time, or lacks its zone.
     """
-    return int(datetime.datetime.fromisoformat(text).timestamp())
+    moment = datetime.datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return int(moment.timestamp())
 
 
 def find(conditions: Iterable[Condition], type_: str) -> Condition | None:

@@ -25,6 +25,20 @@ class ConditionType(enum.StrEnum):
     PAUSED = "Paused"
 
 
+CONDITIONS: Final[dict[ConditionType, str]] = {
+    ConditionType.ENROLLED: "The host is the one that a person approved, and has proven it.",
+    ConditionType.REACHABLE: "Agent and gateway answer, authenticated as this host.",
+    ConditionType.ATTESTED: "Fresh evidence meets the policies; on a claim: that of its HSM.",
+    ConditionType.BOUND: "The claim has its place on an HSM.",
+    ConditionType.KEYS_READY: "Every key asked for is active inside the HSM.",
+    ConditionType.NETWORK_READY: "Exactly the claim's clients reach the gateway.",
+    ConditionType.VALID: "The policy can be enforced as it is written.",
+    ConditionType.READY: "Sums up: the object does what its spec asks.",
+    ConditionType.STALLED: "True: no retry will help, a person must act. False: fine, or work goes on.",
+    ConditionType.PAUSED: "True: changes are held back by annotation; revocation still acts.",
+}
+
+
 class Reason(enum.StrEnum):
     """Reasons of conditions and Events."""
 
@@ -142,8 +156,8 @@ EXPLAINED: Final[dict[Reason, str]] = {
     Reason.SECRET_NAME_TAKEN: "A Secret of that name exists and is not this claim's; choose another name.",
     Reason.RULES_VALID: "The policy can be enforced.",
     Reason.RULES_INVALID: "The policy contradicts itself; the message says where.",
-    Reason.ALL_READY: "Everything above holds.",
-    Reason.NOT_READY: "Something above does not hold; the message names it.",
+    Reason.ALL_READY: "Every condition of this object that must hold does.",
+    Reason.NOT_READY: "A condition of this object does not hold; the message names it.",
     Reason.PROGRESSING: "A retry may help; work goes on.",
     Reason.DEADLINES_CONTRADICT: "intervalSeconds must be shorter than the policy's maxAgeSeconds.",
     Reason.DELETING: "The object is being deleted.",
