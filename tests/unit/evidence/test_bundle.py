@@ -1,0 +1,189 @@
+"""Evidence of a whole host: whoever is not that host, or answers another question, is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatelaine.evidence import errors
+from chatelaine.evidence import tpm_algorithms as alg
+from chatelaine.evidence.binding import Binding, quote_extra_data
+from chatelaine.evidence.bundle import EnrolledIdentity, decode_evidence
+from chatelaine.evidence.hsm_statement import statement_to_sign
+from chatelaine.evidence.inventory import encode_inventory
+from support.paper_host import AGENT_SPKI, GATEWAY_SPKI, SUBJECT, PaperHost, raw_sign, token_key
+from support.paper_tpm import NONCE, PCRS, PaperTpm, ecc_key, ek_public, sized
+
+HOST = PaperHost()
+
+
+def refused(expected: type[errors.EvidenceError], evidence=None, **changed) -> errors.EvidenceError:
+    with pytest.raises(expected) as refusal:
+        HOST.judged(evidence, **changed)
+    assert refusal.type is expected
+    return refusal.value
+
+
+def test_honest_answer_is_verified():
+    evidence = HOST.answer()
+    verified = HOST.judged(evidence)
+    assert verified.quote.pcrs == PCRS
+    assert verified.statement.serial == HOST.serial
+    assert verified.inventory == tuple(sorted(HOST.keys))
+    assert verified.evidence_digest == evidence.evidence_digest()
+    assert verified.ak_name == HOST.tpm.name
+
+
+def test_evidence_of_another_host_is_refused():
+    refused(errors.AttestationKeyMismatch, PaperHost(tpm=PaperTpm(number=1)).answer())
+
+
+def test_quote_of_another_host_under_our_keys_name_is_refused():
+    stranger = PaperHost(tpm=PaperTpm(number=1)).answer()
+    refused(errors.SignatureInvalid, replace(stranger, ak_public=HOST.tpm.public))
+
+
+def test_replayed_evidence_is_refused():
+    refused(errors.ExtraDataMismatch, HOST.answer(bytes(32)))
+
+
+def test_evidence_made_for_another_subject_is_refused():
+    refused(errors.ExtraDataMismatch, HOST.answer(subject="another"))
+
+
+def test_evidence_relayed_by_a_stranger_with_another_tls_key_is_refused():
+    refused(errors.ExtraDataMismatch, agent_spki=b"key of the stranger")
+
+
+def test_evidence_of_a_host_behind_another_gateway_is_refused():
+    refused(errors.ExtraDataMismatch, gateway_spki=b"key of the stranger")
+
+
+def test_evidence_of_another_purpose_is_refused():
+    evidence = HOST.answer()
+    binding = Binding.of_hsm_host(
+        subject_uid=SUBJECT, agent_spki=AGENT_SPKI, gateway_spki=GATEWAY_SPKI, statement=evidence.statement
+    )
+    attest, signature = HOST.tpm.quote(quote_extra_data(NONCE, replace(binding, purpose="Component")))
+    refused(errors.ExtraDataMismatch, replace(evidence, attest=attest, signature=signature))
+
+
+@pytest.mark.parametrize("nonce", [b"", NONCE[:-1], NONCE + b"\x00"])
+def test_nonce_of_another_length_is_refused(nonce):
+    refused(errors.NonceRefused, nonce=nonce)
+
+
+@pytest.mark.parametrize("missing", ["agent_spki", "gateway_spki", "subject_uid"])
+def test_evidence_is_never_verified_without_what_it_is_bound_to(missing):
+    refused(errors.NonceRefused, **{missing: type(AGENT_SPKI)() if missing != "subject_uid" else ""})
+
+
+def test_swapped_statement_is_refused():
+    other = HOST.statement(NONCE, PCRS, firmware="9.9")
+    signature = raw_sign(HOST.hsm_key, statement_to_sign(other))
+    refused(errors.ExtraDataMismatch, replace(HOST.answer(), statement=other.encode(), statement_signature=signature))
+
+
+def test_statement_that_the_enrolled_token_did_not_sign_is_refused():
+    impostor = PaperHost(hsm_key=ecc_key(alg.NIST_P256, 51))
+    error = refused(errors.StatementSignatureInvalid, impostor.answer())
+    assert not error.authenticated
+
+
+def test_statement_without_its_domain_prefix_is_refused():
+    evidence = HOST.answer()
+    refused(
+        errors.StatementSignatureInvalid,
+        replace(evidence, statement_signature=raw_sign(HOST.hsm_key, evidence.statement)),
+    )
+
+
+def test_statement_of_an_earlier_round_is_refused():
+    refused(errors.StatementNonceMismatch, HOST.answer(statement={"nonce": bytes(32)}))
+
+
+def test_statement_of_an_earlier_boot_state_is_refused_and_asked_again():
+    error = refused(errors.StatementPcrMismatch, HOST.answer(statement={"pcr_digest": bytes(32)}))
+    assert not error.authenticated
+
+
+def test_another_token_under_the_enrolled_key_counts_against_the_host():
+    error = refused(errors.StatementSerialMismatch, HOST.answer(statement={"serial": "other"}))
+    assert error.authenticated
+
+
+def test_serial_is_not_compared_before_it_is_pinned():
+    identity = replace(HOST.identity, serial=None)
+    assert HOST.judged(HOST.answer(statement={"serial": "new"}), identity=identity).statement.serial == "new"
+
+
+def test_inventory_with_a_key_hidden_is_refused():
+    host = PaperHost(keys=(*HOST.keys, token_key("smuggled")))
+    refused(errors.InventoryMismatch, replace(host.answer(), inventory=encode_inventory(HOST.keys)))
+
+
+def test_enrolled_name_must_be_that_of_the_enrolled_key():
+    identity = replace(HOST.identity, ak_name=PaperTpm(number=1).name)
+    refused(errors.KeyRefused, identity=identity)
+
+
+def test_enrolled_endorsement_key_as_attestation_key_is_refused():
+    identity = EnrolledIdentity(ek_public(), b"", HOST.identity.attestation_key_spki)
+    refused(errors.AttributesRefused, identity=identity)
+
+
+def test_evidence_of_another_bank_is_refused():
+    refused(errors.Malformed, replace(HOST.answer(), bank="Sha384"))
+
+
+def test_public_area_may_come_with_its_size_in_front():
+    evidence = HOST.answer()
+    assert HOST.judged(replace(evidence, ak_public=sized(evidence.ak_public))).quote.safe
+
+
+@pytest.mark.parametrize("field", ["attest", "signature", "statement", "statement_signature", "inventory", "ak_public"])
+def test_every_bit_of_every_part_matters(field):
+    evidence = HOST.answer()
+    original = getattr(evidence, field)
+    for position in range(len(original)):
+        changed = bytearray(original)
+        changed[position] ^= 1
+        with pytest.raises(errors.EvidenceError) as refusal:
+            HOST.judged(replace(evidence, **{field: bytes(changed)}))
+        assert not refusal.value.authenticated
+
+
+@pytest.mark.parametrize("field", ["attest", "signature", "statement", "statement_signature", "inventory", "ak_public"])
+def test_every_truncation_is_refused(field):
+    evidence = HOST.answer()
+    original = getattr(evidence, field)
+    for length in range(len(original)):
+        with pytest.raises(errors.EvidenceError):
+            HOST.judged(replace(evidence, **{field: original[:length]}))
+
+
+def test_stored_evidence_is_read_back_and_verifies_to_the_same():
+    evidence = HOST.answer()
+    again = decode_evidence(evidence.encode())
+    assert again == evidence
+    assert HOST.judged(again) == HOST.judged(evidence)
+
+
+def test_evidence_digest_does_not_depend_on_the_order_of_pcrs():
+    evidence = HOST.answer()
+    assert replace(evidence, pcrs=dict(reversed(PCRS.items()))).evidence_digest() == evidence.evidence_digest()
+
+
+@given(st.binary(max_size=200))
+def test_no_stored_bytes_make_the_decoder_fail_otherwise(data):
+    with pytest.raises(errors.EvidenceError):
+        decode_evidence(data)
+
+
+def test_results_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        HOST.judged().evidence_digest = "sha256:0"
