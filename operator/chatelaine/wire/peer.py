@@ -20,6 +20,7 @@ from typing import Generic, Self, TypeVar
 
 import aiohttp
 import msgspec
+from aiohttp.connector import Connection
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -127,6 +128,7 @@ class PeerClient:
                 trust_env=False,
                 timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
                 auto_decompress=False,
+                response_class=_Response,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
@@ -222,14 +224,24 @@ class PeerClient:
         return f"{self._target.server_name or 'peer'} at {self._target.host}:{self._target.port}"
 
 
+class _Response(aiohttp.ClientResponse):
+    """Remembers the peer's certificate: aiohttp lets go of the connection as soon as a short body is in."""
+
+    peer_certificate = b""
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        """See `aiohttp.ClientResponse`."""
+        tls = connection.transport.get_extra_info("ssl_object") if connection.transport is not None else None
+        if tls is not None:
+            self.peer_certificate = tls.getpeercert(binary_form=True) or b""
+        return await super().start(connection)
+
+
 def _peer_certificate(response: aiohttp.ClientResponse) -> tuple[bytes, int]:
     """The peer's SubjectPublicKeyInfo (DER) and the end of its certificate; empty and 0 on a Unix socket."""
-    connection = response.connection
-    transport = connection.transport if connection is not None else None
-    tls = transport.get_extra_info("ssl_object") if transport is not None else None
-    if tls is None:
+    if response.url.scheme != "https":
         return b"", 0
-    der = tls.getpeercert(binary_form=True)
+    der = response.peer_certificate if isinstance(response, _Response) else b""
     if not der:
         raise PeerNotAuthenticated("the peer showed no certificate")
     certificate = x509.load_der_x509_certificate(der)
