@@ -1,14 +1,45 @@
-"""Lets every test import `support`: tests are collected by path (importlib mode), not as a package."""
+"""Fixtures that every rung of the tests may use."""
 
 from __future__ import annotations
 
-import sys
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
+import pytest
+from tools.control_plane.access import ClusterAccess
+from tools.control_plane.embedded import ControlPlane
 
-sys.path.insert(0, str(Path(__file__).parent))
+from support.control_plane import shared_control_plane
 
-# Machines are shared and noisy: no test may fail because an example took long.
-settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("house")
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterAccess]:
+    """The control plane that all tests of this run share, with our definitions installed."""
+    base = tmp_path_factory.getbasetemp()
+    # Under xdist each worker has a folder of its own below the folder of the run.
+    run = base.parent if base.name.startswith("popen-") else base
+    with shared_control_plane(run / "control-plane") as access:
+        yield access
+
+
+@pytest.fixture
+def own_control_plane(tmp_path: Path) -> Iterator[ControlPlane]:
+    """A control plane for one test alone, without definitions: for outages, and for operators that see all objects."""
+    with ControlPlane(tmp_path / "control-plane") as plane:
+        yield plane
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Begins the names of this test's cluster-scoped objects, so that tests do not meet."""
+    return f"t{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def namespace(control_plane: ClusterAccess, prefix: str) -> Iterator[str]:
+    """A namespace for one test in the shared control plane."""
+    name = f"{prefix}-ns"
+    control_plane.create_namespace(name)
+    yield name
+    control_plane.admin.delete({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
