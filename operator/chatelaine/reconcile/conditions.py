@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from chatelaine.model.common import Condition
 from chatelaine.model.conditions import find, set_condition, status_of
@@ -41,21 +42,34 @@ class ConditionDraft:
         return sorted(self._conditions, key=lambda condition: place.get(condition.type, len(place)))
 
 
-QUIET = frozenset({Reason.PENDING.value, Reason.PROGRESSING.value, Reason.RUNNING.value, Reason.NOT_READY.value})
-"""Reasons that deserve no Event of their own: another condition says why."""
-SUMMARIES = frozenset({ConditionType.READY.value, ConditionType.STALLED.value})
+QUIET: Final = frozenset(
+    {
+        Reason.PENDING.value,
+        Reason.PROGRESSING.value,
+        Reason.RUNNING.value,
+        Reason.NOT_READY.value,
+        Reason.KEYS_PENDING.value,
+    }
+)
+"""Reasons that deserve no Event: work goes on, or another condition says why."""
+SUMMARIES: Final = frozenset({ConditionType.READY.value, ConditionType.STALLED.value})
 
 
 def events(ref: ObjectRef, before: Sequence[Condition], after: Sequence[Condition]) -> list[EmitEvent]:
-    """One Event a condition whose status or reason has changed. The summaries repeat the others and get none."""
+    """One Event a condition whose status or reason has changed.
+
+    The summaries repeat the others and get none; nor does what is good from the first look on: an Event is a write,
+    and a thousand claims that simply bind shall not cost a thousand more.
+    """
     out = []
     for condition in after:
         was = find(before, condition.type)
         if condition.type in SUMMARIES or condition.reason in QUIET:
             continue
-        if was is not None and (was.status, was.reason) == (condition.status, condition.reason):
+        good = condition.status == "True" or condition.reason == Reason.NOT_ENFORCEABLE.value
+        fresh = was is None or was.reason in QUIET
+        if (fresh and good) or (was is not None and (was.status, was.reason) == (condition.status, condition.reason)):
             continue
-        good = condition.status == "True" or condition.reason == Reason.NO_KEYS.value
         kind = EventType.NORMAL if good else EventType.WARNING
         out.append(EmitEvent(ref, kind, Reason(condition.reason), condition.message))
     return out

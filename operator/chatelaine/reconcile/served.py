@@ -1,0 +1,240 @@
+"""May this claim use this HSM right now? The one answer that the status, the network and the gateway's view share.
+
+All of these must hold: the HSM lists the claim's *uid* among its seats (what a claim's status says of itself counts
+for nothing); the claim's status names that very Hsm object; release rules still let it; the HSM's standing serves;
+and the claim's own policy, if it names one, holds on the same evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from chatelaine.appraisal.appraise import appraise, compliance_of
+from chatelaine.evidence.bundle import VerifiedEvidence
+from chatelaine.model.claim import HsmClaim, KeyVersionStatus
+from chatelaine.model.conditions import is_true
+from chatelaine.model.hsm import Hsm
+from chatelaine.model.keys import KeyState, Sensitivity
+from chatelaine.model.policy import AttestationPolicy, Enforcement
+from chatelaine.model.reasons import ConditionType, Reason
+from chatelaine.model.verdict import Finding, Outcome, PolicyStamp, all_of
+from chatelaine.reconcile.facts import covers
+from chatelaine.reconcile.judged import sentence, stamp_of
+from chatelaine.reconcile.policy import contradictions
+from chatelaine.reconcile.snapshot import HsmView, NamespaceFacts
+from chatelaine.release.rules import ReleaseRequest, judge_release
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimStanding:
+    """The answer.
+
+    Attributes:
+        outcome: HOLDS serves; REFUTED: a rule says no; CANNOT_TELL: fresh evidence would decide.
+        reason, message: as in the condition Attested (or Bound, for what concerns the seat).
+        fresh: resting on evidence that this process has seen; only then may anything new be made.
+        valid_until: hard end, seconds since the epoch; None where nothing is served.
+        stamps: the policies that held, the Hsm's first.
+        seated: the seat and the status agree and release rules let the claim keep it.
+    """
+
+    outcome: Outcome
+    reason: Reason
+    message: str
+    fresh: bool = False
+    valid_until: float | None = None
+    stamps: tuple[PolicyStamp, ...] = ()
+    seated: bool = False
+
+    @property
+    def serves(self) -> bool:
+        """Operations may be served, the network path may be open."""
+        return self.outcome is Outcome.HOLDS
+
+
+def served(
+    claim: HsmClaim,
+    namespace: NamespaceFacts,
+    view: HsmView,
+    policies: Mapping[str, AttestationPolicy],
+    now: float,
+) -> ClaimStanding:
+    """The checks at the top of this module, for a claim that says it is bound to `view`."""
+    allocation, uid = claim.status.allocation, claim.metadata.uid
+    if uid not in view.seats or uid in view.pending:
+        return ClaimStanding(Outcome.REFUTED, Reason.NO_SUITABLE_HSM, f"Hsm {view.name} has no seat for this claim.")
+    if allocation is None or allocation.hsm.uid != view.uid or allocation.hsm.name != view.name:
+        return ClaimStanding(Outcome.CANNOT_TELL, Reason.PROGRESSING, "The seat is not written to the claim yet.")
+    if claim.metadata.deletion_timestamp is not None:
+        return ClaimStanding(Outcome.REFUTED, Reason.DELETING, "The claim is being deleted.")
+    released = release_finding(claim, namespace, view, policies, bound_claims=None)
+    if released.outcome is not Outcome.HOLDS:
+        return ClaimStanding(
+            Outcome.REFUTED,
+            Reason.RELEASE_REFUSED,
+            f"The seat is kept, access is cut: {sentence(released, released.outcome)}",
+        )
+    attested = attested_for(claim, view, policies, now)
+    return ClaimStanding(
+        attested.outcome, attested.reason, attested.message, attested.fresh, attested.valid_until, attested.stamps, True
+    )
+
+
+def attested_for(
+    claim: HsmClaim, view: HsmView, policies: Mapping[str, AttestationPolicy], now: float
+) -> ClaimStanding:
+    """The HSM's standing and the claim's own policy, nothing about seats."""
+    standing = view.standing
+    if not standing.serves:
+        outcome = Outcome.CANNOT_TELL if _asking_helps(view) else Outcome.REFUTED
+        return ClaimStanding(outcome, standing.reason, f"Hsm {view.name}: {standing.message}")
+    stamps = standing.stamps or ((stamp_of(view.policy),) if view.policy else ())
+    message = f"Hsm {view.name} has proven itself."
+    if standing.reason is Reason.AUDIT_ONLY:
+        message = f"Hsm {view.name}: {standing.message}"
+    hsms = ClaimStanding(Outcome.HOLDS, standing.reason, message, standing.fresh, standing.valid_until, stamps)
+    if claim.spec.policy_ref is None:
+        return hsms
+    return _own_policy(claim, claim.spec.policy_ref.name, hsms, view, policies, now)
+
+
+def _asking_helps(view: HsmView) -> bool:
+    standing = view.standing
+    if standing.enrolment.admits or standing.reason in (Reason.EVIDENCE_EXPIRED, Reason.EVIDENCE_UNDECIDED):
+        return True
+    return standing.reason is Reason.NOT_ENROLLED and standing.enrolment.reason is Reason.PENDING
+
+
+def _own_policy(
+    claim: HsmClaim,
+    name: str,
+    hsms: ClaimStanding,
+    view: HsmView,
+    policies: Mapping[str, AttestationPolicy],
+    now: float,
+) -> ClaimStanding:
+    policy = policies.get(name)
+    if policy is None:
+        return ClaimStanding(Outcome.REFUTED, Reason.POLICY_NOT_FOUND, f"AttestationPolicy {name} does not exist.")
+    if wrong := contradictions(policy.spec):
+        return ClaimStanding(Outcome.REFUTED, Reason.POLICY_INVALID, f"AttestationPolicy {name}: {wrong[0]}")
+    stamp = stamp_of(policy)
+    round_ = view.host.last_round if view.host else None
+    evidence = round_.evidence if round_ else None
+    if round_ is None or not isinstance(evidence, VerifiedEvidence) or not hsms.fresh:
+        return _stands(claim, stamp, hsms, f"AttestationPolicy {name} waits for fresh evidence of Hsm {view.name}.")
+    if not covers(evidence.quote.selection, policy.spec):
+        return _stands(claim, stamp, hsms, f"AttestationPolicy {name} names PCRs that were not quoted yet.")
+    appraisal = appraise(
+        evidence,
+        ((stamp, policy.spec),),
+        subject=view.uid,
+        generation=view.standing.epoch.generation if view.standing.epoch else 1,
+        issued_at=int(round_.received_at),
+        accounted=view.accounted,
+    )
+    until = min(float(appraisal.valid_until), hsms.valid_until or 0.0)
+    both = (*hsms.stamps, stamp)
+    outcome, found = appraisal.findings.outcome, appraisal.findings
+    if outcome is Outcome.HOLDS and now < until:
+        return ClaimStanding(Outcome.HOLDS, hsms.reason, hsms.message, hsms.fresh, until, both)
+    if policy.spec.enforcement is Enforcement.AUDIT:
+        shown = sentence(found, outcome) if outcome is not Outcome.HOLDS else "the evidence is too old"
+        message = f"AttestationPolicy {name}: {shown}"
+        return ClaimStanding(Outcome.HOLDS, Reason.AUDIT_ONLY, message, hsms.fresh, hsms.valid_until, both)
+    if outcome is Outcome.HOLDS:
+        return ClaimStanding(
+            Outcome.CANNOT_TELL, Reason.EVIDENCE_EXPIRED, f"AttestationPolicy {name}: the evidence is too old."
+        )
+    reason = Reason.EVIDENCE_REFUTED if outcome is Outcome.REFUTED else Reason.EVIDENCE_UNDECIDED
+    return ClaimStanding(outcome, reason, f"AttestationPolicy {name}: {sentence(found, outcome)}")
+
+
+def _stands(claim: HsmClaim, stamp: PolicyStamp, hsms: ClaimStanding, message: str) -> ClaimStanding:
+    """Right after a start: what held under this very policy stands as long as the HSM's own last verdict does."""
+    allocation = claim.status.allocation
+    held = allocation is not None and stamp.digest in {policy.digest for policy in allocation.policies}
+    if held and not hsms.fresh and is_true(claim.status.conditions, ConditionType.ATTESTED.value):
+        return ClaimStanding(Outcome.HOLDS, hsms.reason, hsms.message, False, hsms.valid_until, (*hsms.stamps, stamp))
+    return ClaimStanding(Outcome.CANNOT_TELL, Reason.EVIDENCE_UNDECIDED, message)
+
+
+# --- release --------------------------------------------------------------------------------------------------
+
+
+def held_compliance(hsm: Hsm, policy: AttestationPolicy | None) -> frozenset[str]:
+    """Certificates by the policy's table; what the Hsm offers only narrows them."""
+    token = hsm.status.token
+    if token is None or policy is None:
+        return frozenset()
+    table = compliance_of(policy.spec, token.model, token.firmware)
+    offered = hsm.spec.offers.compliance if hsm.spec.offers else None
+    return table if offered is None else table & frozenset(offered)
+
+
+def release_finding(
+    claim: HsmClaim,
+    namespace: NamespaceFacts,
+    view: HsmView,
+    policies: Mapping[str, AttestationPolicy],
+    *,
+    bound_claims: Mapping[str, int] | None,
+) -> Finding:
+    """The Hsm's policy must release, and so must the claim's own.
+
+    `bound_claims`: other claims of the namespace bound, by policy name; None for a claim that has its seat.
+    """
+    name = view.hsm.spec.attestation.policy_ref.name
+    names = [name] if claim.spec.policy_ref is None else [name, claim.spec.policy_ref.name]
+    findings = []
+    for policy_name in dict.fromkeys(names):
+        policy = view.policy if policy_name == name else policies.get(policy_name)
+        if policy is None:
+            return Finding(
+                "release", Outcome.REFUTED, "PolicyNotFound", f"AttestationPolicy {policy_name} does not exist"
+            )
+        count = None if bound_claims is None else bound_claims.get(policy_name, 0)
+        findings.append(judge_release(policy_name, policy.spec, release_request(claim, namespace, view, count)))
+    return all_of("release", findings)
+
+
+def release_request(
+    claim: HsmClaim, namespace: NamespaceFacts, view: HsmView, bound_claims: int | None
+) -> ReleaseRequest:
+    """What the claim asks of this HSM: all its keys and everything that its clients would do."""
+    wants = claim.spec.requirements
+    keys, clients = claim.spec.keys or (), claim.spec.clients or ()
+    return ReleaseRequest(
+        namespace=claim.metadata.namespace or "",
+        namespace_labels=namespace.labels,
+        key_types=frozenset(key.type for key in keys),
+        usages=frozenset(usage for holder in (*keys, *clients) for usage in holder.usages),
+        sensitivity=(wants.sensitivity if wants else None) or Sensitivity.PUBLIC,
+        workload_type=wants.workload_type if wants else None,
+        compliance=held_compliance(view.hsm, view.policy),
+        bound_claims=bound_claims,
+    )
+
+
+def usable_versions(claim: HsmClaim, view: HsmView) -> dict[str, tuple[KeyVersionStatus, ...]]:
+    """Key name -> versions that a gateway may use for this claim: made under the allocation in force, on this Hsm.
+
+    Active ones sign; Deactivated ones are listed so that what they signed can still be verified.
+    """
+    allocation = claim.status.allocation
+    if allocation is None:
+        return {}
+    wanted = {key.name: key.type for key in claim.spec.keys or ()}
+    out = {}
+    for key in claim.status.keys:
+        versions = tuple(
+            version
+            for version in key.versions
+            if version.hsm.uid == view.uid
+            and version.sequence == allocation.sequence
+            and version.state in (KeyState.ACTIVE, KeyState.DEACTIVATED)
+        )
+        if versions and wanted.get(key.name) is key.type:
+            out[key.name] = versions
+    return out
