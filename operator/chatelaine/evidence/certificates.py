@@ -68,7 +68,8 @@ _UNDERSTOOD: Final = frozenset(
     )
 )
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_UNREADABLE: Final = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+# The library raises TypeError too, for names whose values have types that it does not expect.
+_UNREADABLE: Final = (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
@@ -125,7 +126,7 @@ def load_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
             found = x509.load_pem_x509_certificates(data)
         else:
             found = [x509.load_der_x509_certificate(data)]
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise CertificateMalformed("not an X.509 certificate (PEM or DER)") from error
     if len(found) > MAX_CERTIFICATES:
         raise CertificateMalformed("too many certificates in one file", expected=MAX_CERTIFICATES, found=len(found))
@@ -235,7 +236,7 @@ def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extens
 def _check_leaf(leaf: x509.Certificate, kind: CertificateKind) -> None:
     _check_critical(leaf)
     _check_key(leaf)
-    _check_signature_hash(leaf)
+    _check_signature_form(leaf)
     constraints = _extension(leaf, x509.BasicConstraints)
     usage = _extension(leaf, x509.KeyUsage)
     if (constraints is not None and constraints.ca) or (usage is not None and usage.key_cert_sign):
@@ -289,12 +290,15 @@ def _check_key(certificate: x509.Certificate) -> None:
         raise WeakKey("the certified key is not accepted", expected="RSA or NIST curve", found=type(key).__name__)
 
 
-def _check_signature_hash(certificate: x509.Certificate) -> None:
+def _check_signature_form(certificate: x509.Certificate) -> None:
     if not isinstance(certificate.signature_hash_algorithm, _HASHES):
         name = certificate.signature_hash_algorithm
         raise AlgorithmRefused(
             "the certificate's signature hash is not accepted", expected="SHA-2", found=name.name if name else "none"
         )
+    # The bit string's count of unused bits is not signed; any other than 0 is a second encoding of the same.
+    if not certificate.public_bytes(serialization.Encoding.DER).endswith(b"\x00" + certificate.signature):
+        raise CertificateMalformed("the signature is not a whole number of bytes")
 
 
 # --- 2: who made the TPM --------------------------------------------------------------------------------------
@@ -384,7 +388,7 @@ class _Path:
         _check_critical(issuer)
         _check_key(issuer)
         if _identity(issuer) not in self._roots:
-            _check_signature_hash(issuer)
+            _check_signature_form(issuer)
         _check_extended_usage(issuer)
         constraints = _extension(issuer, x509.BasicConstraints)
         usage = _extension(issuer, x509.KeyUsage)
