@@ -31,6 +31,7 @@ Gateway, local Unix socket (only the same user): what the agent needs for its ev
 
 Operator's join endpoint (server-authenticated TLS, pinned by the CA digest in the invitation):
 
+    GET  /v1/ca                       -> CaBundle (believed by nobody but whoever finds a pinned digest in it)
     POST /v1/join        JoinRequest  -> JoinResponse
 """
 
@@ -209,12 +210,16 @@ class KeyView(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=
 
 
 class ClientView(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Who may use which keys for what. `pod_uids` are alive: they exist and are not being deleted."""
+    """Who may use which keys for what. `pod_uids` are alive: they exist and are not being deleted.
+
+    `epoch` is the subject's: another value makes the tokens of these pods worthless.
+    """
 
     service_account: str
     pod_uids: tuple[str, ...]
     keys: tuple[str, ...]
     usages: tuple[str, ...]
+    epoch: str = ""
 
 
 class ClaimView(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -326,6 +331,12 @@ class Leaf(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=Tru
 
     v: int = VERSION
     chain_pem: str
+    ca_bundle_pem: str
+
+
+class CaBundle(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Our CAs (PEM), the signing one first."""
+
     ca_bundle_pem: str
 
 

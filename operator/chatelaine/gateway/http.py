@@ -1,0 +1,126 @@
+"""The little of ASGI that the gateway's three applications share: bounded bodies in, answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+from chatelaine.gateway import problems
+from chatelaine.gateway.connections import Connection
+from chatelaine.gateway.problems import CLOSE, Refusal
+from chatelaine.gateway.protocol import EXTENSION
+from chatelaine.wire.messages import SUPPORTED_VERSIONS, Message
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+M = TypeVar("M", bound=Message)
+
+JSON: Final = (b"content-type", b"application/json")
+LINES: Final = (b"content-type", b"application/jsonl")
+NO_STORE: Final = (b"cache-control", b"no-store")
+
+
+class PeerGone(Exception):
+    """The peer closed before its request was whole. There is nobody to answer."""
+
+
+def connection_of(scope: Scope) -> Connection:
+    """The connection that a request came on."""
+    return cast("Connection", scope["extensions"][EXTENSION])
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The one header of that name.
+
+    Raises:
+        Refusal: it occurs twice; of two, no reader can say which one another reader takes.
+    """
+    found: bytes | None = None
+    for key, value in scope["headers"]:
+        if key == name:
+            if found is not None:
+                raise Refusal(problems.BAD_REQUEST, f"the header {name.decode()} occurs twice")
+            found = value
+    return found
+
+
+def require_method(scope: Scope, method: str) -> None:
+    """Refuse any other method.
+
+    Raises:
+        Refusal: `ERROR_METHOD_NOT_ALLOWED`.
+    """
+    if scope["method"] != method:
+        raise Refusal(problems.METHOD_NOT_ALLOWED, f"use {method}")
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+    """The whole body, bounded while it is read.
+
+    Raises:
+        Refusal: `ERROR_BODY_TOO_LARGE`.
+        PeerGone: it closed too early.
+    """
+    length = header(scope, b"content-length")
+    if length is not None and (len(length) > 10 or not length.isdigit() or int(length) > max_bytes):
+        raise Refusal(problems.BODY_TOO_LARGE, f"at most {max_bytes} bytes")
+    event = await receive()
+    if event["type"] == "http.request" and not event["more_body"]:
+        body = cast("bytes", event["body"])
+        if len(body) > max_bytes:
+            raise Refusal(problems.BODY_TOO_LARGE, f"at most {max_bytes} bytes")
+        return body
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        if event["type"] == "http.disconnect":
+            raise PeerGone
+        size += len(event["body"])
+        if size > max_bytes:
+            raise Refusal(problems.BODY_TOO_LARGE, f"at most {max_bytes} bytes")
+        parts.append(event["body"])
+        if not event["more_body"]:
+            return b"".join(parts)
+        event = await receive()
+
+
+def decode_message(body: bytes, kind: type[M]) -> M:
+    """A message of ours in a version that is understood.
+
+    Raises:
+        Refusal: `VersionNotSupported`, `ERROR_BAD_REQUEST`.
+    """
+    try:
+        version = msgspec.json.decode(body, type=_Versioned).v
+        if version not in SUPPORTED_VERSIONS:
+            raise Refusal(problems.VERSION_NOT_SUPPORTED, f"version {version}; understood: {SUPPORTED_VERSIONS}")
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise Refusal(problems.BAD_REQUEST, f"not a {kind.__name__}: {error}") from error
+
+
+class _Versioned(msgspec.Struct, frozen=True):
+    v: int = 1
+
+
+async def answer(
+    send: Send,
+    status: int,
+    body: bytes,
+    content_type: tuple[bytes, bytes] = JSON,
+    *extra: tuple[bytes, bytes],
+) -> None:
+    """A whole answer."""
+    headers = [content_type, NO_STORE, (b"content-length", b"%d" % len(body)), *extra]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def answer_refusal(send: Send, refusal: Refusal) -> None:
+    """A problem document; some end the connection."""
+    extra = (CLOSE,) if refusal.closes else ()
+    await answer(send, refusal.status, refusal.document(), problems.CONTENT_TYPE, *extra)
