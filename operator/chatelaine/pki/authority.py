@@ -184,7 +184,7 @@ class Authority:
             NameRefused: `server_name` is not under our domain.
         """
         name = checked_server_name(server_name)
-        public_key = _proven_key(csr_der)
+        public_key = proven_key(csr_der)
         not_after = min(now + lifetime_seconds, self.signing.not_after)
         certificate = (
             x509.CertificateBuilder()
@@ -279,7 +279,12 @@ class Authority:
         return cls(signing, changed_at, upcoming, former)
 
 
-def _proven_key(csr_der: bytes) -> ec.EllipticCurvePublicKey:
+def proven_key(csr_der: bytes) -> ec.EllipticCurvePublicKey:
+    """The public key of a certificate request (PKCS#10, DER), whose holder has signed it.
+
+    Raises:
+        CsrRefused: malformed, over its bound, not EC P-256 or P-384, or not signed by that key.
+    """
     if len(csr_der) > MAX_CSR_BYTES:
         raise CsrRefused(f"the request is over {MAX_CSR_BYTES} bytes")
     try:

@@ -1,0 +1,83 @@
+"""`chatelaine host invite` and `chatelaine host join`: how a host becomes one of ours.
+
+The token is a secret: it goes to standard output and comes from standard input or a file, never through an argument,
+which every user of a machine can read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chatelaine.cli.host_join import join_host
+from chatelaine.pki.errors import PkiError
+from chatelaine.pki.invitation import MAX_TOKEN_CHARACTERS, Invitation
+from chatelaine.wire.peer import PeerError, PeerRefused
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Let a host join, and join.")
+
+
+@app.command()
+def invite(
+    name: Annotated[str, typer.Argument(help="Name of the host; its Hsm gets the same.")],
+    namespace: Annotated[str, typer.Option(help="Namespace of the operator.")] = "chatelaine-system",
+    kubeconfig: Annotated[Path | None, typer.Option(help="Default: $KUBECONFIG, else the pod's own.")] = None,
+) -> None:
+    """Print a token that lets host NAME join once, within 30 minutes."""
+    # The Kubernetes client takes a while to load, and a host that joins has no need of it.
+    from chatelaine.cli.host_invite import invite_host
+    from chatelaine.kube.errors import KubeError
+
+    try:
+        invitation = asyncio.run(
+            invite_host(name, namespace, kubeconfig, now=int(time.time()), secret=secrets.token_bytes(32))
+        )
+    except (KubeError, PkiError) as error:
+        raise _failed(str(error)) from error
+    typer.echo(invitation.encode())
+    typer.echo(f"Bring this token to {name} and run: chatelaine host join --state-dir DIR", err=True)
+
+
+@app.command()
+def join(
+    state_dir: Annotated[Path, typer.Option(help="Gets agent/tls and gateway/tls.")] = Path("/var/lib/chatelaine"),
+    token_file: Annotated[Path | None, typer.Option(help="File with the token; default: standard input.")] = None,
+) -> None:
+    """Join with the token on standard input, or in a file."""
+    try:
+        invitation = Invitation.decode(_token(token_file))
+        asyncio.run(join_host(invitation, state_dir, now=int(time.time())))
+    except PeerRefused as error:
+        if error.problem.code == "InvitationRefused":
+            raise _failed("the invitation was refused: used, expired, or replaced; make a new one") from error
+        raise _failed(str(error)) from error
+    except (PkiError, PeerError, OSError) as error:
+        raise _failed(str(error)) from error
+    typer.echo(f"{invitation.host} has joined; keys and certificates are in {state_dir}")
+
+
+def _token(token_file: Path | None) -> str:
+    """The token, bounded: what is longer is no token."""
+    limit = MAX_TOKEN_CHARACTERS + 2
+    if token_file is None:
+        if sys.stdin.isatty():
+            typer.echo("Paste the token, then press Enter:", err=True)
+            return sys.stdin.readline(limit)
+        return sys.stdin.read(limit)
+    with token_file.open("r", encoding="ascii", errors="replace") as file:
+        return file.read(limit)
+
+
+def _failed(message: str) -> typer.Exit:
+    typer.echo(f"chatelaine host: {message}", err=True)
+    return typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,55 @@
+"""`chatelaine`: one command, whose parts are loaded when they are asked for.
+
+A host without a TPM has no TPM software stack, a laptop that verifies a quote needs no Kubernetes client: nothing of
+that is imported before its subcommand runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import typer
+
+SUBCOMMANDS: Final = {
+    "operator": "Watch the cluster and bind claims to attested HSMs.",
+    "gateway": "Serve an HSM to attested workloads.",
+    "agent": "Answer for this host's TPM and HSM.",
+    "host": "Let a host join, and join.",
+    "verify": "Verify evidence offline.",
+}
+"""Each is a module of this room with a typer `app`."""
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Keys from hardware, for platforms that prove themselves."
+)
+
+
+def _mount(name: str, summary: str) -> None:
+    def run(context: typer.Context) -> None:
+        _load(name)(args=context.args, prog_name=f"chatelaine {name}")
+
+    app.command(
+        name,
+        help=summary,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
+    )(run)
+
+
+def _load(name: str) -> typer.Typer:
+    try:
+        module = importlib.import_module(f"chatelaine.cli.{name}")
+    except ImportError as error:
+        typer.echo(f"chatelaine {name} cannot run here: {error}", err=True)
+        raise typer.Exit(69) from error
+    found: typer.Typer = module.app
+    return found
+
+
+for _name, _summary in SUBCOMMANDS.items():
+    _mount(_name, _summary)
+
+
+if __name__ == "__main__":
+    app()
