@@ -48,6 +48,7 @@ QUIET: Final = frozenset(
         Reason.PROGRESSING.value,
         Reason.RUNNING.value,
         Reason.NOT_READY.value,
+        Reason.NOT_ENROLLED.value,
         Reason.KEYS_PENDING.value,
     }
 )

@@ -20,7 +20,8 @@ def facts_of(evidence: VerifiedEvidence, accounted: Iterable[str]) -> tuple[str,
     strange = []
     for key in evidence.inventory:
         place = (key.label, key.object_class)
-        if place in seen or key.label not in known or key.id != key_id(key.label) or key.extractable:
+        exposed = key.extractable and key.object_class != "public"
+        if place in seen or key.label not in known or key.id != key_id(key.label) or exposed:
             strange.append(f"{key.object_class}:{key.label}:{key.id.hex()}:{key.extractable}")
         seen.add(place)
     pcrs = [f"{quote.selection.bank.value}:{index}={value.hex()}" for index, value in quote.pcrs.items()]

@@ -229,7 +229,9 @@ def _requests(snapshot: HsmSnapshot, standing: Standing) -> Iterable[Action]:
 
 def _status(snapshot: HsmSnapshot, standing: Standing, *, paused: bool) -> Iterable[Action]:
     hsm, before = snapshot.hsm, snapshot.hsm.status
-    held_back = paused and standing.guarded
+    # The finalizer moves the resourceVersion on that a guarded write rests on: it goes first, alone.
+    unfinished = bool(list(_finalizer(snapshot, standing)))
+    held_back = standing.guarded and (paused or unfinished)
     draft = ConditionDraft(before.conditions, generation=hsm.metadata.generation, now=snapshot.now)
     if not held_back:
         _put_standing(snapshot, standing, draft)
