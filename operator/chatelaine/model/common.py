@@ -29,11 +29,6 @@ def not_yet(field: str) -> dict[str, str]:
     return cel(f"!has(self.{field})", f"{field} is not enforced by this release yet; remove it")
 
 
-def immutable(what: str) -> dict[str, Any]:
-    """The field may be set once."""
-    return validations(cel("self == oldSelf", f"{what} is immutable; create a new object instead"))
-
-
 def atomic_list(**extra: Any) -> dict[str, Any]:
     """A list that is replaced as a whole."""
     return {"x-kubernetes-list-type": "atomic", **extra}
