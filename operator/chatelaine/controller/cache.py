@@ -88,8 +88,9 @@ class KindCache(Generic[M, I]):
     def __iter__(self) -> Iterator[Stored[I]]:
         return iter(tuple(self._objects.values()))
 
-    def keys(self) -> tuple[Key, ...]:
-        """Of all objects."""
+    @property
+    def names(self) -> tuple[Key, ...]:
+        """Namespace and name of all objects."""
         return tuple(self._objects)
 
     def find(self, name: str, namespace: str = "") -> Stored[I] | None:

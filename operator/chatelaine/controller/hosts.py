@@ -66,6 +66,7 @@ class HostMemory:
     """Attested keys of the gateway, newest first."""
     made_keys: dict[str, KeyMadeFacts] = field(default_factory=dict)
     key_faults: dict[str, KeyFault] = field(default_factory=dict)
+    _labels: tuple[object, frozenset[str]] | None = None
 
     @property
     def token_labels(self) -> frozenset[str] | None:
@@ -73,7 +74,11 @@ class HostMemory:
         round_ = self.observation.last_round
         if round_ is None or not isinstance(round_.evidence, VerifiedEvidence):
             return None
-        return frozenset(key.label for key in round_.evidence.inventory)
+        inventory = round_.evidence.inventory
+        # Decoded inventories are shared between rounds as long as the token's keys stay the same.
+        if self._labels is None or self._labels[0] is not inventory:
+            self._labels = (inventory, frozenset(key.label for key in inventory))
+        return self._labels[1]
 
     def attested(self, gateway_spki: bytes) -> None:
         """A quote was bound to this gateway key."""

@@ -6,6 +6,7 @@ several operators that start at once one creates the Secret, the others read it.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import secrets
 import ssl
@@ -77,6 +78,8 @@ class ClusterPki:
         self._leaf = ProcessLeaf(folder, OPERATOR_SERVER_NAME)
         self._authority: Authority | None = None
         self._version = ""
+        self.ready = asyncio.Event()
+        """Set once there is a leaf of our own."""
 
     @property
     def leaf(self) -> ProcessLeaf:
@@ -118,6 +121,7 @@ class ClusterPki:
                 self._leaf.request(), OPERATOR_SERVER_NAME, now, serial=secrets.token_bytes(SERIAL_BYTES)
             )
             self._leaf.install(issued.chain_pem, self.bundle_pem, now)
+        self.ready.set()
         if before != self.bundle_pem:
             self._changed()
         if self._leads():

@@ -6,18 +6,16 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from chatelaine.model.claim import ClientSpec, HsmClaim
-from chatelaine.model.hsm import Hsm
 from chatelaine.model.identifiers import key_label
-from chatelaine.model.keys import KeyState
 from chatelaine.model.verdict import Verdict
-from chatelaine.reconcile.standing import Standing as Judged
+from chatelaine.reconcile.judged import Standing as Judged
+from chatelaine.reconcile.served import ClaimStanding, usable_versions
+from chatelaine.reconcile.snapshot import HsmView
 from chatelaine.wire.messages import ClaimView, ClientView, KeyVersionView, KeyView, Standing
 
 NO_DEADLINE: Final = 253402300799
 """The end of the year 9999: the claim has no deadline besides its HSM's."""
 NO_DEADLINE_SECONDS: Final = 1e9
-SERVED: Final = frozenset({KeyState.ACTIVE, KeyState.DEACTIVATED})
-"""States of versions that a gateway is told of: Deactivated ones still verify (SP 800-57 Part 1, section 7)."""
 
 LivePods = Callable[[str, ClientSpec], tuple[str, ...]]
 """Namespace and client to the uids of pods that exist and are not being deleted."""
@@ -40,36 +38,29 @@ def standing_view(judged: Judged, now: float) -> Standing:
     )
 
 
-def serves(claim: HsmClaim, hsm: Hsm) -> bool:
-    """Is the claim bound to exactly this Hsm, on both sides, and not going away?"""
-    allocation = claim.status.allocation
-    if allocation is None or claim.metadata.deletion_timestamp is not None:
-        return False
-    if (allocation.hsm.name, allocation.hsm.uid) != (hsm.metadata.name, hsm.metadata.uid):
-        return False
-    return any(seat.claim_uid == claim.metadata.uid for seat in hsm.status.allocations)
-
-
-def claim_view(claim: HsmClaim, hsm: Hsm, pods: LivePods, *, deadline: float | None, now: float) -> ClaimView | None:
+def claim_view(claim: HsmClaim, hsm: HsmView, standing: ClaimStanding, pods: LivePods, now: float) -> ClaimView | None:
     """The claim as its gateway may serve it; None if it may not.
 
     Args:
         claim: as cached.
         hsm: the Hsm of the gateway.
+        standing: `reconcile.served.served` for the two.
         pods: live pods of a client.
-        deadline: seconds since the epoch after which the claim's own policy is no longer proven; None: it has none.
         now: seconds since the epoch.
     """
     allocation = claim.status.allocation
-    if allocation is None or not serves(claim, hsm) or (deadline is not None and deadline <= now):
+    if allocation is None or not standing.serves:
         return None
     meta = claim.metadata
+    deadline = standing.valid_until if claim.spec.policy_ref is not None else None
+    if deadline is not None and deadline <= now:
+        return None
     return ClaimView(
         uid=meta.uid,
         namespace=meta.namespace or "",
         name=meta.name,
         sequence=allocation.sequence,
-        keys=tuple(_keys(claim)),
+        keys=tuple(_keys(claim, hsm)),
         clients=tuple(
             ClientView(
                 service_account=client.service_account,
@@ -79,31 +70,27 @@ def claim_view(claim: HsmClaim, hsm: Hsm, pods: LivePods, *, deadline: float | N
             )
             for client in claim.spec.clients or ()
         ),
-        policy_digests=tuple(policy.digest for policy in allocation.policies),
+        policy_digests=tuple(stamp.digest for stamp in standing.stamps),
         valid_for_seconds=NO_DEADLINE_SECONDS if deadline is None else deadline - now,
         valid_until=NO_DEADLINE if deadline is None else int(deadline),
     )
 
 
-def _keys(claim: HsmClaim) -> Iterable[KeyView]:
-    allocation = claim.status.allocation
-    assert allocation is not None  # noqa: S101 - the caller has just looked
-    made = {status.name: status for status in claim.status.keys}
+def _keys(claim: HsmClaim, hsm: HsmView) -> Iterable[KeyView]:
+    usable = usable_versions(claim, hsm)
     for spec in claim.spec.keys or ():
-        status = made.get(spec.name)
-        versions = tuple(
-            KeyVersionView(
-                version=version.version,
-                state=version.state.value,
-                label=key_label(claim.metadata.uid, spec.name, version.version),
-            )
-            for version in (status.versions if status is not None else ())
-            if version.state in SERVED and version.hsm.uid == allocation.hsm.uid
-        )
+        versions = usable.get(spec.name, ())
         if versions:
             yield KeyView(
                 name=spec.name,
                 type=spec.type.value,
                 usages=tuple(usage.value for usage in spec.usages),
-                versions=versions,
+                versions=tuple(
+                    KeyVersionView(
+                        version=version.version,
+                        state=version.state.value,
+                        label=key_label(claim.metadata.uid, spec.name, version.version),
+                    )
+                    for version in versions
+                ),
             )

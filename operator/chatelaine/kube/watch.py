@@ -126,6 +126,13 @@ class Watch(Generic[S]):
         """Remember the answer of a write of ours: its watch event will then be nothing new."""
         self._store(body)
 
+    def lost(self, kept: Kept[S]) -> None:
+        """We deleted it: do not wait for the event."""
+        key = (kept.namespace, kept.name)
+        if self._objects.get(key) == kept:
+            del self._objects[key]
+            self._changed(Changed(kept, None))
+
     async def run(self) -> None:
         """List and watch until cancelled."""
         failures = 0

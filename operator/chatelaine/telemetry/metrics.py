@@ -33,6 +33,8 @@ class OperatorMetrics:
         self.attest_seconds = self._histogram(
             "attest_seconds", "One round of evidence, from nonce to verdict.", FAST_SECONDS
         )
+        self.shown: set[tuple[str, str, str]] = set()
+        """Label sets of `verdicts` that are exposed now."""
         self.freshness = self._gauge("hsm_verdict_seconds_left", "Until the verdict ends; negative after it.", "hsm")
         self.views = self._counter("gateway_views", "Views sent to gateways.", "kind", "result")
         self.revoke_seconds = self._histogram(

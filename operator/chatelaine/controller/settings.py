@@ -1,0 +1,44 @@
+"""Settings of the operator process: each with its unit, its default, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSettings:
+    """Made by `chatelaine operator` from its options.
+
+    Attributes:
+        namespace: where the Lease, the CA and invitations live.
+        kubeconfig: None: `$KUBECONFIG`, else the pod's service account.
+        state_folder: our own TLS key and leaf; None: a folder that goes with the process (they are made anew).
+        join_listen: host and port of the join endpoint; None: hosts cannot join through this process.
+        join_endpoint: `host:port` under which hosts reach it.
+        metrics_listen: host and port of probes and metrics; None: none.
+        leader_election: off only where exactly one operator runs, or in tests of what happens when two do.
+        lease_name: name of the Lease.
+        identity: name of this process in the Lease and in Events; unique.
+        workers: keys examined at a time; more than 16 writers gain nothing at the API server.
+        resync_seconds: every object is examined again at least this often; events are what normally leads to that.
+        pod_labels: labels of the operator's own pods, so that NetworkPolicies let them in to gateways.
+        ready_file: written (with the ports in use) once everything listens; for tests and the laboratory.
+    """
+
+    namespace: str
+    kubeconfig: Path | None = None
+    state_folder: Path | None = None
+    join_listen: tuple[str, int] | None = ("0.0.0.0", 8446)  # noqa: S104 - hosts join from outside the pod
+    join_endpoint: str = ""
+    metrics_listen: tuple[str, int] | None = ("0.0.0.0", 8080)  # noqa: S104 - probes come from the node
+    leader_election: bool = True
+    lease_name: str = "chatelaine-operator"
+    identity: str = "chatelaine-operator"
+    workers: int = 16
+    resync_seconds: float = 600.0
+    pod_labels: tuple[tuple[str, str], ...] = (
+        ("app.kubernetes.io/component", "operator"),
+        ("app.kubernetes.io/name", "chatelaine"),
+    )
+    ready_file: Path | None = None

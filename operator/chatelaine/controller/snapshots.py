@@ -1,0 +1,342 @@
+"""Builds the frozen pictures that reconcilers look at, from cache and memory. No I/O.
+
+One `HsmView` is kept for each Hsm and made anew only when something that it rests on changed: the object, its policy,
+what was heard from the host, what its claims keep there, seats under way, or the passing of its deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import msgspec
+
+from chatelaine.controller.emitted import EmittedObjects
+from chatelaine.controller.hosts import HostMemory
+from chatelaine.controller.world import World
+from chatelaine.model.claim import HsmClaim
+from chatelaine.model.hsm import Hsm, Mode
+from chatelaine.model.identifiers import digest_of
+from chatelaine.model.policy import AttestationPolicy
+from chatelaine.reconcile import snapshot as pictures
+from chatelaine.reconcile.network import deny_name, lets_in
+from chatelaine.reconcile.standing import accounted_labels, judge
+
+
+class Memories(Protocol):
+    """What is known of hosts."""
+
+    def memory(self, name: str) -> HostMemory | None:
+        """Of one host; None if it is not asked yet."""
+        ...
+
+    def pending(self, name: str) -> Mapping[str, tuple[Mode, str]]:
+        """Seats about to be written on that Hsm: claim uid to mode and namespace."""
+        ...
+
+    def pending_in(self, namespace: str) -> Mapping[str, str]:
+        """Seats about to be written for claims of a namespace: claim uid to the name of the Hsm."""
+        ...
+
+
+@dataclass(slots=True)
+class _Remembered:
+    inputs: tuple[Any, ...]
+    until: float | None
+    view: pictures.HsmView
+
+
+class Snapshots:
+    """Makes pictures.
+
+    Args:
+        world: the caches.
+        memories: what is known of hosts.
+        emitted: what is known of Secrets whose names are taken.
+        operator: where the operator's own pods run; None outside a cluster.
+        bundle: CAs to trust, PEM.
+        wall: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        memories: Memories,
+        emitted: EmittedObjects,
+        *,
+        operator: pictures.OperatorPods | None,
+        bundle: Callable[[], str],
+        wall: Callable[[], float],
+    ) -> None:
+        self._world = world
+        self._memories = memories
+        self._emitted = emitted
+        self._operator = operator
+        self._bundle = bundle
+        self._wall = wall
+        self._views: dict[str, _Remembered] = {}
+
+    # --- hsm
+
+    def hsm(self, name: str) -> pictures.HsmSnapshot | None:
+        """Everything about one Hsm; None if it is not there."""
+        hsm = self._world.hsms.typed(name)
+        if hsm is None:
+            return None
+        memory = self._memories.memory(name)
+        return pictures.HsmSnapshot(
+            now=self._wall(),
+            hsm=hsm,
+            policy=self._policy_of(hsm),
+            host=memory.observation if memory is not None else None,
+            watching_since=memory.watching_since if memory is not None else self._wall(),
+            claims=self._claims_of(hsm, memory.token_labels if memory is not None else None),
+            token_labels=memory.token_labels if memory is not None else None,
+            operator=self._operator,
+            network_policies=self._policies_of_gateway(hsm),
+            gateway_shared=self._shared(hsm),
+        )
+
+    def view(self, name: str) -> pictures.HsmView | None:
+        """An Hsm as claims and its gateway see it, judged now."""
+        stored = self._world.hsms.find(name)
+        if stored is None:
+            self._views.pop(name, None)
+            return None
+        memory = self._memories.memory(name)
+        policy = self._world.policies.find(stored.index.policy)
+        pending = self._memories.pending(name)
+        inputs = (
+            stored.uid,
+            stored.resource_version,
+            (policy.uid, policy.resource_version) if policy is not None else None,
+            memory.observation if memory is not None else None,
+            self._world.claims_version.get(stored.uid, 0),
+            tuple(sorted(pending)),
+        )
+        kept, now = self._views.get(name), self._wall()
+        if kept is not None and _same(kept.inputs, inputs) and (kept.until is None or now < kept.until):
+            return kept.view
+        view = self._view(name, pending)
+        if view is not None:
+            self._views[name] = _Remembered(inputs, view.standing.valid_until, view)
+        return view
+
+    def proven(self, name: str, until: float) -> None:
+        """Note how long the host's proof holds, in its observation, without judging anew."""
+        memory, kept = self._memories.memory(name), self._views.get(name)
+        if memory is None or memory.observation.proven_until == until:
+            return
+        memory.observation = replace(memory.observation, proven_until=until)
+        if kept is not None:
+            inputs = (*kept.inputs[:3], memory.observation, *kept.inputs[4:])
+            self._views[name] = _Remembered(inputs, kept.until, replace(kept.view, host=memory.observation))
+
+    def _view(self, name: str, pending: Mapping[str, tuple[Mode, str]]) -> pictures.HsmView | None:
+        snapshot = self.hsm(name)
+        if snapshot is None:
+            return None
+        seats = {seat.claim_uid: seat.mode for seat in snapshot.hsm.status.allocations}
+        unconfirmed = frozenset(uid for uid in pending if uid not in seats)
+        return pictures.HsmView(
+            hsm=snapshot.hsm,
+            standing=judge(snapshot),
+            policy=snapshot.policy,
+            host=snapshot.host,
+            accounted=accounted_labels(snapshot),
+            seats={**{uid: mode for uid, (mode, _) in pending.items()}, **seats},
+            pending=unconfirmed,
+        )
+
+    def _policy_of(self, hsm: Hsm) -> AttestationPolicy | None:
+        return self._world.policies.typed(hsm.spec.attestation.policy_ref.name)
+
+    def _claims_of(self, hsm: Hsm, labels: frozenset[str] | None) -> tuple[pictures.BoundClaim, ...]:
+        found = dict(self._world.claims_on(hsm.metadata.uid))
+        known = self._world.claims.complete.is_set()
+        for seat in hsm.status.allocations:
+            if seat.claim_uid in found:
+                continue
+            claim = self._world.claim_by_uid(seat.claim_uid)
+            found[seat.claim_uid] = pictures.BoundClaim(
+                uid=seat.claim_uid,
+                namespace=seat.namespace,
+                name=seat.name,
+                exists=claim is not None or not known,
+                mode=seat.mode,
+                allocated_to=_allocated_to(claim),
+            )
+        for uid in {label.split("/")[1] for label in labels or () if label.count("/") == 3} - found.keys():
+            claim = self._world.claim_by_uid(uid)
+            if claim is not None:
+                found[uid] = pictures.BoundClaim(
+                    uid=uid,
+                    namespace=claim.metadata.namespace or "",
+                    name=claim.metadata.name,
+                    exists=True,
+                    mode=claim.spec.mode or Mode.SHARED,
+                    allocated_to=_allocated_to(claim),
+                )
+        return tuple(found[uid] for uid in sorted(found))
+
+    def _policies_of_gateway(self, hsm: Hsm) -> dict[tuple[str, str], pictures.ObservedPolicy]:
+        found = {
+            (kept.namespace, kept.name): pictures.ObservedPolicy(kept.summary.digest, kept.summary.drifted)
+            for kept in self._world.policies_of_hsm(hsm.metadata.name)
+        }
+        service = hsm.spec.gateway.service
+        if service is not None:
+            place = (service.namespace, deny_name(service))
+            deny = self._world.network_policies.find(place[1], place[0])
+            if deny is not None and deny.summary.ours:
+                found[place] = pictures.ObservedPolicy(deny.summary.digest, deny.summary.drifted)
+        return found
+
+    def _shared(self, hsm: Hsm) -> bool:
+        service = hsm.spec.gateway.service
+        if service is None:
+            return False
+        name = deny_name(service)
+        for other in self._world.hsms_at(service.namespace):
+            typed = self._world.hsms.typed(other) if other != hsm.metadata.name else None
+            theirs = typed.spec.gateway.service if typed is not None else None
+            if theirs is not None and deny_name(theirs) == name:
+                return True
+        return False
+
+    # --- claims
+
+    def views(self) -> tuple[pictures.HsmView, ...]:
+        """All Hsms."""
+        found = (self.view(name) for _, name in self._world.hsms.names)
+        return tuple(view for view in found if view is not None)
+
+    def policies(self) -> dict[str, AttestationPolicy]:
+        """All policies by name."""
+        found = ((name, self._world.policies.typed(name)) for _, name in self._world.policies.names)
+        return {name: policy for name, policy in found if policy is not None}
+
+    def namespace(self, name: str) -> pictures.NamespaceFacts:
+        """Facts of a namespace."""
+        kept = self._world.namespaces.find(name)
+        if kept is None:
+            return pictures.NamespaceFacts("", {})
+        return pictures.NamespaceFacts(kept.uid, dict(kept.summary.labels), kept.summary.deleting)
+
+    def claim(self, namespace: str, name: str) -> pictures.ClaimSnapshot | None:
+        """Everything about one claim; None if it is not there."""
+        claim = self._world.claims.typed(name, namespace)
+        if claim is None:
+            return None
+        uid, views = claim.metadata.uid, self.views()
+        near = [view for view in views if uid in view.seats]
+        memory = self._memory_of(claim)
+        prefix = f"chat/{uid}/"
+        return pictures.ClaimSnapshot(
+            now=self._wall(),
+            claim=claim,
+            namespace=self.namespace(namespace),
+            hsms=views,
+            policies=self.policies(),
+            bound_in_namespace=self._bound_in(namespace, uid),
+            made_keys=_with_prefix(memory.made_keys, prefix) if memory is not None else {},
+            key_faults=_with_prefix(memory.key_faults, prefix) if memory is not None else {},
+            secret=self._secret(claim),
+            network_policies={
+                (kept.namespace, kept.name): pictures.ObservedPolicy(kept.summary.digest, kept.summary.drifted)
+                for kept in self._world.policies_of_claim(uid)
+            },
+            foreign_allows=self._foreign_allows(near),
+            binding={view.name: facts for view in near if (facts := self._binding(view.hsm)) is not None},
+        )
+
+    def _memory_of(self, claim: HsmClaim) -> HostMemory | None:
+        allocation = claim.status.allocation
+        memory = self._memories.memory(allocation.hsm.name) if allocation is not None else None
+        return memory if memory is not None and allocation is not None and memory.uid == allocation.hsm.uid else None
+
+    def _bound_in(self, namespace: str, uid: str) -> dict[str, int]:
+        """Others of the namespace with a seat, by each policy that judges them."""
+        seats = {**self._memories.pending_in(namespace), **self._world.seats_in(namespace)}
+        counts: dict[str, int] = {}
+        for other, hsm_name in seats.items():
+            if other == uid:
+                continue
+            hsm = self._world.hsms.find(hsm_name)
+            key = self._world.claim_key(other)
+            claim = self._world.claims.find(key[1], key[0]) if key is not None else None
+            names = {hsm.index.policy if hsm is not None else None, claim.index.policy if claim is not None else None}
+            for name in names:
+                if name is not None:
+                    counts[name] = counts.get(name, 0) + 1
+        return counts
+
+    def _secret(self, claim: HsmClaim) -> pictures.ObservedSecret:
+        wanted = claim.spec.binding.secret_name if claim.spec.binding is not None else None
+        if wanted is None or not self._world.secrets.synced.is_set():
+            return pictures.ObservedSecret(pictures.Presence.UNKNOWN)
+        place = (claim.metadata.namespace or "", wanted)
+        kept = self._world.secrets.find(wanted, place[0])
+        if kept is not None:
+            touched = self._emitted.written.get(place, kept.resource_version) != kept.resource_version
+            digest = None if touched else kept.summary.digest
+            return pictures.ObservedSecret(pictures.Presence.PRESENT, kept.summary.owner_uid or None, digest)
+        if place in self._emitted.taken:
+            return pictures.ObservedSecret(pictures.Presence.PRESENT, self._emitted.taken[place] or None)
+        return pictures.ObservedSecret(pictures.Presence.ABSENT)
+
+    def _foreign_allows(self, near: Sequence[pictures.HsmView]) -> tuple[str, ...]:
+        found: list[str] = []
+        for view in near:
+            service = view.hsm.spec.gateway.service
+            if service is None:
+                continue
+            pods = self._world.pod_labels(service.namespace, service.pod_selector)
+            found += [
+                f"{kept.namespace}/{kept.name}"
+                for kept in self._world.foreign_policies(service.namespace)
+                if lets_in(msgspec.json.decode(kept.summary.spec, type=dict[str, Any]), service, pods)
+            ]
+        return tuple(sorted(found))
+
+    def _binding(self, hsm: Hsm) -> pictures.BindingFacts | None:
+        memory, bundle = self._memories.memory(hsm.metadata.name), self._bundle()
+        if memory is None or not memory.gateway_spkis or not bundle:
+            return None
+        service, external = hsm.spec.gateway.service, hsm.spec.gateway.external
+        if service is not None:
+            host, port = f"{service.name}.{service.namespace}.svc", service.pod_port
+        elif external is not None:
+            host, port = external.host, external.port
+        else:
+            return None
+        return pictures.BindingFacts(host, port, bundle, tuple(digest_of(spki) for spki in memory.gateway_spkis))
+
+    # --- policies
+
+    def policy(self, name: str) -> pictures.PolicySnapshot | None:
+        """One policy and who leans on it; None if it is not there."""
+        policy = self._world.policies.typed(name)
+        if policy is None:
+            return None
+        return pictures.PolicySnapshot(
+            now=self._wall(),
+            policy=policy,
+            hsms=sum(1 for stored in self._world.hsms if stored.index.policy == name),
+            claims=sum(1 for stored in self._world.claims if stored.index.policy == name),
+        )
+
+
+def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Observations by identity: they are frozen, and comparing their evidence would cost."""
+    return one[3] is other[3] and one[:3] == other[:3] and one[4:] == other[4:]
+
+
+def _with_prefix(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {label: value for label, value in values.items() if label.startswith(prefix)}
+
+
+def _allocated_to(claim: HsmClaim | None) -> str | None:
+    allocation = claim.status.allocation if claim is not None else None
+    return allocation.hsm.uid if allocation is not None else None

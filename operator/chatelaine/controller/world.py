@@ -1,0 +1,343 @@
+"""The picture of the cluster: our kinds, and summaries of what else matters, with the look-ups that controllers need.
+
+It only remembers and tells what changed (`Listener`); what to do about it is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from chatelaine.controller import summaries
+from chatelaine.controller.cache import Key, KindCache, Stored
+from chatelaine.kube.port import (
+    CLAIMS,
+    ENDPOINT_SLICES,
+    HSMS,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    PODS,
+    POLICIES,
+    SECRETS,
+    KubePort,
+    Selection,
+)
+from chatelaine.kube.watch import Changed, Kept, Watch
+from chatelaine.model.claim import ClientSpec, HsmClaim
+from chatelaine.model.common import LabelSelector
+from chatelaine.model.hsm import Hsm, Mode
+from chatelaine.model.identifiers import LABEL_MANAGED_BY, MANAGED_BY, key_label
+from chatelaine.model.keys import KeyState
+from chatelaine.model.policy import AttestationPolicy
+from chatelaine.reconcile.snapshot import BoundClaim
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimIndex:
+    """What other objects look up of a claim.
+
+    `bound`: as its Hsm sees it, by uid of each Hsm on which it has versions or its allocation. `hsm` is the name and
+    uid in `status.allocation`.
+    """
+
+    uid: str
+    hsm: tuple[str, str] | None
+    bound: Mapping[str, BoundClaim]
+    policy: str | None
+    has_clients: bool
+    deleting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HsmIndex:
+    """What other objects look up of an Hsm. `gateway`: namespace and Service of its gateway.
+
+    `seats`: uid of each claim with a seat, and its namespace.
+    """
+
+    policy: str
+    gateway: tuple[str, str] | None
+    seats: Mapping[str, str]
+
+
+class Listener(Protocol):
+    """Told synchronously of every change. `None` on one side: appeared, or vanished."""
+
+    def hsm_changed(self, key: Key, before: Stored[HsmIndex] | None, after: Stored[HsmIndex] | None) -> None:
+        """An Hsm."""
+        ...
+
+    def claim_changed(self, key: Key, before: Stored[ClaimIndex] | None, after: Stored[ClaimIndex] | None) -> None:
+        """A claim."""
+        ...
+
+    def policy_changed(self, key: Key, before: Stored[None] | None, after: Stored[None] | None) -> None:
+        """A policy."""
+        ...
+
+    def pod_changed(self, change: Changed[summaries.PodSummary]) -> None:
+        """A pod."""
+        ...
+
+    def namespace_changed(self, change: Changed[summaries.NamespaceSummary]) -> None:
+        """A namespace."""
+        ...
+
+    def endpoints_changed(self, change: Changed[summaries.SliceSummary]) -> None:
+        """An EndpointSlice."""
+        ...
+
+    def network_policy_changed(self, change: Changed[summaries.PolicySummary]) -> None:
+        """A NetworkPolicy, ours or not."""
+        ...
+
+    def secret_changed(self, change: Changed[summaries.SecretSummary]) -> None:
+        """A Secret of ours."""
+        ...
+
+
+class World:
+    """All caches of one operator process."""
+
+    def __init__(self, kube: KubePort, listener: Listener, clock: Callable[[], float]) -> None:
+        self.kube = kube
+        self._listener = listener
+        self.hsms = KindCache(HSMS, Hsm, index_hsm, self._hsm_changed, parsed=True)
+        self.claims = KindCache(CLAIMS, HsmClaim, index_claim, self._claim_changed, parsed=False)
+        self.policies = KindCache(POLICIES, AttestationPolicy, lambda _: None, listener.policy_changed, parsed=True)
+        self.pods = Watch(kube, Selection(PODS), summaries.pod, self._pod_changed, clock=clock)
+        self.namespaces = Watch(
+            kube,
+            Selection(NAMESPACES, metadata_only=True),
+            summaries.namespace,
+            listener.namespace_changed,
+            clock=clock,
+        )
+        self.slices = Watch(
+            kube, Selection(ENDPOINT_SLICES), summaries.endpoint_slice, listener.endpoints_changed, clock=clock
+        )
+        self.network_policies = Watch(
+            kube, Selection(NETWORK_POLICIES), summaries.network_policy, self._network_policy_changed, clock=clock
+        )
+        self.secrets = Watch(
+            kube,
+            Selection(SECRETS, label_selector=f"{LABEL_MANAGED_BY}={MANAGED_BY}", metadata_only=True),
+            summaries.secret,
+            listener.secret_changed,
+            clock=clock,
+        )
+        self._claims_by_uid: dict[str, Key] = {}
+        self._claims_by_hsm: dict[str, dict[str, BoundClaim]] = {}
+        self._unbound: set[Key] = set()
+        self._claims_by_namespace: dict[str, set[Key]] = {}
+        self._pods: dict[str, dict[str, dict[str, summaries.PodSummary]]] = {}
+        """By namespace, service account and uid."""
+        self._foreign: dict[str, set[str]] = {}
+        """Names of other people's NetworkPolicies, by namespace."""
+        self._seats_in: dict[str, dict[str, str]] = {}
+        """By namespace: claim uid to the name of the Hsm that gives it a seat."""
+        self._policies_by_claim: dict[str, set[tuple[str, str]]] = {}
+        self._policies_by_hsm: dict[str, set[tuple[str, str]]] = {}
+        self._hsms_at: dict[str, set[str]] = {}
+        """Names of Hsms by the namespace of their gateway's Service."""
+        self.claims_version: dict[str, int] = {}
+        """By uid of an Hsm: grows when what its claims keep there changes."""
+
+    @property
+    def watches(self) -> tuple[Watch[object], ...]:
+        """Of other people's kinds."""
+        # Summaries differ; those who ask look at none of them.
+        return self.pods, self.namespaces, self.slices, self.network_policies, self.secrets  # type: ignore[return-value]
+
+    @property
+    def kinds(
+        self,
+    ) -> tuple[KindCache[Hsm, HsmIndex], KindCache[AttestationPolicy, None], KindCache[HsmClaim, ClaimIndex]]:
+        """Of our own kinds, Hsms first."""
+        return self.hsms, self.policies, self.claims
+
+    @property
+    def complete(self) -> bool:
+        """Have all lists been complete since we lead? Before that nothing follows from absence."""
+        return all(kind.complete.is_set() for kind in self.kinds) and all(w.synced.is_set() for w in self.watches)
+
+    # --- claims
+
+    def claim_by_uid(self, uid: str) -> HsmClaim | None:
+        """A claim by uid."""
+        key = self._claims_by_uid.get(uid)
+        return self.claims.typed(key[1], key[0]) if key is not None else None
+
+    def claim_key(self, uid: str) -> Key | None:
+        """Namespace and name of a claim."""
+        return self._claims_by_uid.get(uid)
+
+    def claims_on(self, hsm_uid: str) -> Mapping[str, BoundClaim]:
+        """Claims with an allocation or key versions on that Hsm, by uid."""
+        return self._claims_by_hsm.get(hsm_uid, {})
+
+    def unbound(self) -> tuple[Key, ...]:
+        """Claims without an allocation."""
+        return tuple(self._unbound)
+
+    def claims_in(self, namespace: str) -> tuple[Key, ...]:
+        """Claims of a namespace."""
+        return tuple(self._claims_by_namespace.get(namespace, ()))
+
+    def live_pods(self, namespace: str, client: ClientSpec) -> tuple[str, ...]:
+        """Uids of the pods of a client that exist and are not being deleted, sorted."""
+        pods = self._pods.get(namespace, {}).get(client.service_account, {})
+        return tuple(
+            sorted(
+                uid for uid, pod in pods.items() if not pod.deleting and client.pod_selector.matches(dict(pod.labels))
+            )
+        )
+
+    def pod_labels(self, namespace: str, selector: LabelSelector) -> list[dict[str, str]]:
+        """Distinct labels of the pods that a selector finds."""
+        found = {
+            pod.labels
+            for pods in self._pods.get(namespace, {}).values()
+            for pod in pods.values()
+            if selector.matches(dict(pod.labels))
+        }
+        return [dict(labels) for labels in sorted(found)]
+
+    def seats_in(self, namespace: str) -> Mapping[str, str]:
+        """Claims of a namespace that have seats: uid and name of the Hsm."""
+        return self._seats_in.get(namespace, {})
+
+    def foreign_policies(self, namespace: str) -> Iterable[Kept[summaries.PolicySummary]]:
+        """Other people's NetworkPolicies of a namespace."""
+        for name in sorted(self._foreign.get(namespace, ())):
+            kept = self.network_policies.find(name, namespace)
+            if kept is not None:
+                yield kept
+
+    def policies_of_claim(self, uid: str) -> Iterable[Kept[summaries.PolicySummary]]:
+        """NetworkPolicies of ours that are labelled with a claim's uid."""
+        for namespace, name in self._policies_by_claim.get(uid, ()):
+            kept = self.network_policies.find(name, namespace)
+            if kept is not None:
+                yield kept
+
+    def policies_of_hsm(self, name: str) -> Iterable[Kept[summaries.PolicySummary]]:
+        """NetworkPolicies of ours that are labelled with an Hsm's name."""
+        for namespace, policy in self._policies_by_hsm.get(name, ()):
+            kept = self.network_policies.find(policy, namespace)
+            if kept is not None:
+                yield kept
+
+    def hsms_at(self, namespace: str) -> tuple[str, ...]:
+        """Names of the Hsms whose gateways stand in a namespace."""
+        return tuple(self._hsms_at.get(namespace, ()))
+
+    # --- keeping the look-ups
+
+    def _hsm_changed(self, key: Key, before: Stored[HsmIndex] | None, after: Stored[HsmIndex] | None) -> None:
+        old = before.index.seats if before is not None else {}
+        new = after.index.seats if after is not None else {}
+        for uid, namespace in old.items():
+            if uid not in new and self._seats_in.get(namespace, {}).get(uid) == key[1]:
+                del self._seats_in[namespace][uid]
+        for uid, namespace in new.items():
+            self._seats_in.setdefault(namespace, {})[uid] = key[1]
+        if before is not None and before.index.gateway is not None:
+            self._hsms_at.get(before.index.gateway[0], set()).discard(key[1])
+        if after is not None and after.index.gateway is not None:
+            self._hsms_at.setdefault(after.index.gateway[0], set()).add(key[1])
+        self._listener.hsm_changed(key, before, after)
+
+    def _claim_changed(self, key: Key, before: Stored[ClaimIndex] | None, after: Stored[ClaimIndex] | None) -> None:
+        if before is not None and (after is None or after.uid != before.uid):
+            self._claims_by_uid.pop(before.uid, None)
+        old = before.index.bound if before is not None else {}
+        new = after.index.bound if after is not None else {}
+        for hsm_uid in old.keys() | new.keys():
+            if (
+                before is not None
+                and hsm_uid in old
+                and (hsm_uid not in new or after is None or after.uid != before.uid)
+            ):
+                self._claims_by_hsm.get(hsm_uid, {}).pop(before.uid, None)
+            if after is not None and hsm_uid in new:
+                self._claims_by_hsm.setdefault(hsm_uid, {})[after.uid] = new[hsm_uid]
+            if old.get(hsm_uid) != new.get(hsm_uid):
+                self.claims_version[hsm_uid] = self.claims_version.get(hsm_uid, 0) + 1
+        here = self._claims_by_namespace.setdefault(key[0], set())
+        if after is None:
+            here.discard(key)
+            self._unbound.discard(key)
+        else:
+            here.add(key)
+            self._claims_by_uid[after.uid] = key
+            (self._unbound.add if after.index.hsm is None else self._unbound.discard)(key)
+        self._listener.claim_changed(key, before, after)
+
+    def _pod_changed(self, change: Changed[summaries.PodSummary]) -> None:
+        for kept, there in ((change.before, False), (change.after, True)):
+            if kept is None:
+                continue
+            pods = self._pods.setdefault(kept.namespace, {}).setdefault(kept.summary.service_account, {})
+            if there:
+                pods[kept.uid] = kept.summary
+            else:
+                pods.pop(kept.uid, None)
+        self._listener.pod_changed(change)
+
+    def _network_policy_changed(self, change: Changed[summaries.PolicySummary]) -> None:
+        if change.before is not None:
+            self._policies_by_claim.get(change.before.summary.claim_uid, set()).discard(change.key)
+            self._policies_by_hsm.get(change.before.summary.hsm, set()).discard(change.key)
+        if change.after is not None and change.after.summary.claim_uid:
+            self._policies_by_claim.setdefault(change.after.summary.claim_uid, set()).add(change.key)
+        if change.after is not None and change.after.summary.hsm:
+            self._policies_by_hsm.setdefault(change.after.summary.hsm, set()).add(change.key)
+        foreign = self._foreign.setdefault(change.key[0], set())
+        if change.after is not None and not change.after.summary.ours:
+            foreign.add(change.key[1])
+        else:
+            foreign.discard(change.key[1])
+        self._listener.network_policy_changed(change)
+
+
+def index_hsm(hsm: Hsm) -> HsmIndex:
+    """What is looked up of an Hsm."""
+    service = hsm.spec.gateway.service
+    return HsmIndex(
+        hsm.spec.attestation.policy_ref.name,
+        (service.namespace, service.name) if service is not None else None,
+        {seat.claim_uid: seat.namespace for seat in hsm.status.allocations},
+    )
+
+
+def index_claim(claim: HsmClaim) -> ClaimIndex:
+    """What is looked up of a claim."""
+    meta, allocation = claim.metadata, claim.status.allocation
+    labels: dict[str, set[str]] = {allocation.hsm.uid: set()} if allocation is not None else {}
+    for key in claim.status.keys:
+        for version in key.versions:
+            if version.state is not KeyState.DESTROYED:
+                labels.setdefault(version.hsm.uid, set()).add(key_label(meta.uid, key.name, version.version))
+    bound = {
+        hsm_uid: BoundClaim(
+            uid=meta.uid,
+            namespace=meta.namespace or "",
+            name=meta.name,
+            exists=True,
+            mode=claim.spec.mode or Mode.SHARED,
+            key_labels=frozenset(found),
+            allocated_to=allocation.hsm.uid if allocation is not None else None,
+            allocation_generation=allocation.epoch.generation if allocation is not None else 0,
+        )
+        for hsm_uid, found in labels.items()
+    }
+    return ClaimIndex(
+        uid=meta.uid,
+        hsm=(allocation.hsm.name, allocation.hsm.uid) if allocation is not None else None,
+        bound=bound,
+        policy=claim.spec.policy_ref.name if claim.spec.policy_ref is not None else None,
+        has_clients=bool(claim.spec.clients),
+        deleting=meta.deletion_timestamp is not None,
+    )
