@@ -191,11 +191,14 @@ class TpmKeys:
         if not self._path.exists():
             return None
         try:
-            return msgspec.json.decode(read_private(self._path, MAX_BLOB_BYTES), type=StoredKey)
-        except (msgspec.DecodeError, KeyFileExposed) as error:
+            stored = msgspec.json.decode(read_private(self._path, MAX_BLOB_BYTES), type=StoredKey)
+            TPM2B_PUBLIC.unmarshal(stored.public)
+            TPM2B_PRIVATE.unmarshal(stored.private)
+        except (msgspec.DecodeError, KeyFileExposed, TSS2_Exception) as error:
             raise StateDamaged(
                 f"{self._path}: {error}; if it cannot be mended, remove it: the host then enrols anew"
             ) from error
+        return stored
 
 
 @contextmanager
