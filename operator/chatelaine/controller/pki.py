@@ -124,8 +124,7 @@ class ClusterPki:
         self.ready.set()
         if before != self.bundle_pem:
             self._changed()
-        if self._leads():
-            await self._publish()
+        await self._publish()
 
     async def run(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         """Look again every minute, until cancelled. Leaves live long enough to outlast an outage."""
