@@ -121,12 +121,14 @@ class Gateway:
         if isinstance(runtime.hsm, Pkcs11Supervisor):
             with contextlib.suppress(HsmError):  # told as an event; the supervisor goes on trying by its rules
                 await runtime.hsm.start()
-        delay = limits.PREPARE_FIRST_SECONDS
+        delay, said = limits.PREPARE_FIRST_SECONDS, ""
         while runtime.service is None:
             try:
                 runtime.service = await prepare(runtime.hsm, self._settings.state_dir, runtime.tls.server_name)
             except (HsmError, ServiceKeyChanged) as error:
-                log.warning("the service keys cannot be used yet", error=str(error))
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("the service keys cannot be used yet", error=said)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, limits.PREPARE_MAX_SECONDS)
         log.info("ready", audience=runtime.service.verifier.audience, host=self._settings.host_name)
