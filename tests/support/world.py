@@ -7,6 +7,7 @@ the rules that must hold whatever happens; breaking one raises `Broken`, so no t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from chatelaine.appraisal.appraise import selection_for
@@ -102,8 +103,7 @@ class World:
         uid = item.metadata.uid
         seen = self.memory.get(uid, HostObservation())
         if not host.reachable:
-            reach = Reach(Outcome.REFUTED, Reason.UNREACHABLE, "no answer", self.now)
-            self.memory[uid] = HostObservation(seen.presented, seen.last_round, reach, seen.proven_until)
+            self.memory[uid] = replace(seen, reach=Reach(Outcome.REFUTED, Reason.UNREACHABLE, "no answer", self.now))
             return
         self.inventories[uid] = frozenset(host.labels)
         presented = host.presents() if identity else None
@@ -115,7 +115,13 @@ class World:
             last = self._round(item, host, presented, policies)
         else:
             reach = Reach(Outcome.REFUTED, Reason.NOT_AUTHENTICATED, "another attestation key", self.now)
-        self.memory[uid] = HostObservation(presented or seen.presented, last, reach, seen.proven_until)
+        self.memory[uid] = replace(
+            seen,
+            presented=presented or seen.presented,
+            last_round=last,
+            admission=last if presented is not None else seen.admission,
+            reach=reach,
+        )
 
     def _round(self, item: Hsm, host: WorldHost, presented: Any, extra: Iterable[str]) -> EvidenceRound | None:
         names = {item.spec.attestation.policy_ref.name, *extra}
@@ -164,7 +170,7 @@ class World:
     def _bound(self, item: Hsm, labels: frozenset[str] | None) -> Iterable[BoundClaim]:
         uid = item.metadata.uid
         seats = {seat.claim_uid: seat for seat in item.status.allocations}
-        in_token = {label.split("/")[1] for label in labels or ()}
+        in_token = {label.split("/")[1] for label in labels or () if label.startswith("chat/")}
         for claim in self.claims.values():
             meta = claim.metadata
             keyed = frozenset(
@@ -190,10 +196,7 @@ class World:
         standing = judge(snapshot)
         uid = snapshot.hsm.metadata.uid
         if standing.verdict is Verdict.TRUSTED and standing.fresh:
-            seen = self.memory[uid]
-            self.memory[uid] = HostObservation(
-                seen.presented, seen.last_round, seen.reach, standing.valid_until, seen.activation_failed
-            )
+            self.memory[uid] = replace(self.memory[uid], proven_until=standing.valid_until)
         return HsmView(
             snapshot.hsm, standing, snapshot.policy, snapshot.host, accounted_labels(snapshot),
             {seat.claim_uid: seat.mode for seat in snapshot.hsm.status.allocations},
@@ -271,11 +274,13 @@ class World:
         Raises:
             Broken: it does not come to rest.
         """
+        quiet = 0
         for _ in range(rounds):
             before = self.writes
             for plan in self.plans():
                 self.run(plan)
-            if self.writes == before:
+            quiet = quiet + 1 if self.writes == before else 0
+            if quiet == 2:  # what a request brought in the first is acted on in the second
                 return
         raise Broken("the world does not come to rest")
 

@@ -154,7 +154,8 @@ def annotate_claim(world: World, key: str, value: str, name: str = "checkout", n
 
 
 def readmit(world: World, name: str) -> None:
-    """A person names the evidence that stands in the status."""
+    """A person names the evidence that stands in the status; that takes them a moment."""
+    world.pass_time(2)
     attestation = world.hsms[name].status.attestation
     assert attestation is not None
     annotate_hsm(world, name, ANNOTATION_READMIT, attestation.evidence_digest)

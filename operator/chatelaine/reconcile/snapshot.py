@@ -89,6 +89,9 @@ class HostObservation:
 
     presented: PresentedIdentity | None = None
     last_round: EvidenceRound | None = None
+    admission: EvidenceRound | None = None
+    """The last round that was made with a `presented` of its own (the answer to `RequestIdentity`): a plain round
+    that follows at once must not take the proof away that a re-admission waits for."""
     reach: Reach | None = None
     proven_until: float | None = None
     """`Standing.valid_until` of the last Trusted judgement that this process made; it outlives the round itself."""

@@ -40,7 +40,13 @@ from chatelaine.reconcile.judged import (
 )
 from chatelaine.reconcile.policy import contradictions
 from chatelaine.reconcile.rounds import accounted_labels, appraised, audited, refuted, went_back
-from chatelaine.reconcile.snapshot import AuthenticatedRefusal, EvidenceRound, HsmSnapshot
+from chatelaine.reconcile.snapshot import (
+    AuthenticatedRefusal,
+    EvidenceRound,
+    HostObservation,
+    HsmSnapshot,
+    PresentedIdentity,
+)
 
 __all__ = ["Standing", "accounted_labels", "judge"]
 
@@ -81,30 +87,51 @@ def _readmission_asked(snapshot: HsmSnapshot, before: AttestationStatus) -> bool
 
 def _readmit(snapshot: HsmSnapshot, before: AttestationStatus) -> Standing | None:
     """The checks of a first admission, over a round made for it. None: the host has not shown all of it yet."""
-    host, policy = snapshot.host, snapshot.policy
-    round_ = host.last_round if host else None
-    if round_ is None or round_.presented is None or round_.evidence_digest == before.evidence_digest:
+    policy = snapshot.policy
+    shown = _shown_since(snapshot.host, before)
+    if shown is None:
         return None
+    presented, round_ = shown
     if policy is None or _policy_problem(snapshot) is not None:
         return None
-    proof = enrolments.prove(snapshot, round_.presented)
+    proof = enrolments.prove(snapshot, presented)
     if proof.outcome is not Outcome.HOLDS or snapshot.now >= round_.received_at + policy.spec.freshness.max_age_seconds:
         return None
     if snapshot.hsm.status.identity is None and not _rebuilt(snapshot):
         return None
     evidence = round_.evidence
-    if isinstance(evidence, VerifiedEvidence) and evidence.ak_name.hex() != round_.presented.ak_name_hex:
+    if isinstance(evidence, VerifiedEvidence) and evidence.ak_name.hex() != presented.ak_name_hex:
         return None
-    judged = appraised(snapshot, policy, round_, proof, generation=before.epoch.generation + 1)
+    admitted = replace(proof, admits=False)
+    judged = appraised(snapshot, policy, round_, admitted, generation=before.epoch.generation + 1)
     if judged.verdict is Verdict.UNKNOWN:
         return None
     identity = snapshot.hsm.status.identity
-    if judged.verdict is Verdict.TRUSTED and (identity is None or not enrolments.same(identity, round_.presented)):
+    if judged.verdict is Verdict.TRUSTED and (identity is None or not enrolments.same(identity, presented)):
         identity = proof.identity
     elif judged.verdict is Verdict.UNTRUSTED:
-        judged = refuted(snapshot, judged, before)
+        # Refused again: no admission, so no new generation either.
+        again = appraised(snapshot, policy, round_, admitted, generation=before.epoch.generation)
+        judged = refuted(snapshot, again, before)
     judged = replace(judged, identity=identity, guarded=True, readmitted=judged.verdict is Verdict.TRUSTED)
     return audited(judged, policy, snapshot.now)
+
+
+def _shown_since(
+    host: HostObservation | None, before: AttestationStatus
+) -> tuple[PresentedIdentity, EvidenceRound] | None:
+    """The identity proven after the refutation, and the newest evidence. What was shown before does not count, and
+    evidence that came after the proof must hold as well.
+    """
+    proof = (host.admission or host.last_round) if host is not None else None
+    if host is None or proof is None or proof.presented is None or proof.evidence_digest == before.evidence_digest:
+        return None
+    refuted_before = seconds_of(before.suspect_since) + 1 if before.suspect_since is not None else 0
+    if proof.received_at < refuted_before:
+        return None
+    last = host.last_round
+    newest = last if last is not None and last.received_at >= proof.received_at else proof
+    return None if newest.evidence_digest == before.evidence_digest else (proof.presented, newest)
 
 
 def _rebuilt(snapshot: HsmSnapshot) -> bool:
