@@ -68,8 +68,12 @@ class _State(enum.StrEnum):
 
 
 class _Attempt(msgspec.Struct, frozen=True):
+    """`since_login`: no PIN has been accepted by that token since."""
+
     state: _State
     tries: int
+    serial: str
+    since_login: bool = True
 
 
 class PinAttempts:
@@ -86,6 +90,23 @@ class PinAttempts:
         self._key = self._load_key()
         self._attempts = self._load_attempts()
 
+    def check(self, serial: str, pin: str) -> None:
+        """May this PIN be tried at all?
+
+        Raises:
+            PinRejected: the token refused this PIN before.
+        """
+        known = self._attempts.get(self._digest(serial, pin))
+        if known is not None and known.state is _State.REFUSED:
+            raise PinRejected("a PIN that the token accepts", "the PIN that it refused before; not tried again")
+
+    def explain_low_count(self, serial: str) -> bool:
+        """Did we give the token `serial` a wrong PIN since its last login? Then a new PIN is a person's answer."""
+        return any(
+            attempt.serial == serial and attempt.since_login and attempt.state is _State.REFUSED
+            for attempt in self._attempts.values()
+        )
+
     def begin(self, serial: str, pin: str) -> None:
         """Write down that this PIN is about to be tried on the token `serial`. Durable on return.
 
@@ -93,10 +114,9 @@ class PinAttempts:
             PinRejected: the token refused this PIN before.
             PinBudgetSpent: tried too often without an answer, or too many different PINs were refused.
         """
+        self.check(serial, pin)
         digest = self._digest(serial, pin)
         known = self._attempts.get(digest)
-        if known is not None and known.state is _State.REFUSED:
-            raise PinRejected("a PIN that the token accepts", "the PIN that it refused before; not tried again")
         tries = known.tries + 1 if known is not None else 1
         if tries > MAX_UNDECIDED_TRIES:
             raise PinBudgetSpent(
@@ -110,17 +130,20 @@ class PinAttempts:
                 f"{MAX_REFUSED_PINS} different PINs refused",
                 f"put the right PIN into the PIN file and remove {_ATTEMPTS_FILE} from the state directory",
             )
-        self._attempts[digest] = _Attempt(_State.UNDECIDED, tries)
+        self._attempts[digest] = _Attempt(_State.UNDECIDED, tries, serial)
         self._store()
 
     def accepted(self, serial: str, pin: str) -> None:
         """The token took the PIN: strike the attempt out."""
-        if self._attempts.pop(self._digest(serial, pin), None) is not None:
-            self._store()
+        self._attempts.pop(self._digest(serial, pin), None)
+        for digest, attempt in self._attempts.items():
+            if attempt.serial == serial:
+                self._attempts[digest] = msgspec.structs.replace(attempt, since_login=False)
+        self._store()
 
     def refused(self, serial: str, pin: str) -> None:
         """The token refused the PIN: remember it for good."""
-        self._attempts[self._digest(serial, pin)] = _Attempt(_State.REFUSED, 1)
+        self._attempts[self._digest(serial, pin)] = _Attempt(_State.REFUSED, 1, serial)
         self._store()
 
     def _digest(self, serial: str, pin: str) -> str:

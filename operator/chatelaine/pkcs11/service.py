@@ -212,9 +212,7 @@ class Service:
         except STALE_SESSION:
             raise
         except PKCS11Error as error:
-            refused = mapped(error, f"store a key pair of type {key_type.value}", writing=True)
-            self.must_restart = isinstance(refused, StoreUnwritable)
-            raise refused from error
+            raise mapped(error, f"store a key pair of type {key_type.value}", writing=True) from error
         return self._pair(label).describe(created=True)
 
     def _destroy(self, label: str) -> DestroyOutcome:

@@ -68,7 +68,7 @@ class Session:
         token = self._find()
         self._slot = token.slot
         self._serial = _serial(token)
-        _check_pin_flags(token.flags)
+        self._check_pin_budget(token.flags, pin)
         self._attempts.begin(self._serial, pin)
         try:
             self._handle = token.open(rw=True, user_pin=pin, attribute_mapper=_mapper())
@@ -83,6 +83,25 @@ class Session:
         else:
             self._attempts.accepted(self._serial, pin)
         return self.describe()
+
+    def _check_pin_budget(self, flags: int, pin: str) -> None:
+        """Nothing is tried on a token near its lock (PKCS#11 v3.1 section 3.2, `CKF_USER_PIN_…`).
+
+        COUNT_LOW that we caused ourselves is cleared by a changed PIN file; FINAL_TRY and LOCKED by nothing of ours.
+        """
+        if flags & TokenFlag.USER_PIN_LOCKED:
+            raise PinLocked("an unlocked token", "CKF_USER_PIN_LOCKED; the PIN was not tried")
+        self._attempts.check(self._serial, pin)
+        if flags & TokenFlag.USER_PIN_FINAL_TRY:
+            raise PinBudgetSpent(
+                "a token that nobody gave a wrong PIN", "CKF_USER_PIN_FINAL_TRY; the PIN was not tried"
+            )
+        if flags & TokenFlag.USER_PIN_COUNT_LOW and not self._attempts.explain_low_count(self._serial):
+            raise PinBudgetSpent(
+                "a token that nobody gave a wrong PIN", "CKF_USER_PIN_COUNT_LOW; the PIN was not tried"
+            )
+        if not flags & TokenFlag.USER_PIN_INITIALIZED:
+            raise DeviceFailure("a token with a user PIN", "no CKF_USER_PIN_INITIALIZED", "set the token's user PIN")
 
     def _find(self) -> Any:
         try:
@@ -216,13 +235,3 @@ def _listed(tokens: Iterable[Any]) -> str:
     shown = [f"{token.label} (serial {_serial(token)})" for token in tokens]
     more = f" and {len(shown) - MAX_TOKENS_LISTED} more" if len(shown) > MAX_TOKENS_LISTED else ""
     return ", ".join(shown[:MAX_TOKENS_LISTED]) + more
-
-
-def _check_pin_flags(flags: int) -> None:
-    """PKCS#11 v3.1 section 3.2: CKF_USER_PIN_LOCKED, _FINAL_TRY and _COUNT_LOW."""
-    if flags & TokenFlag.USER_PIN_LOCKED:
-        raise PinLocked("an unlocked token", "CKF_USER_PIN_LOCKED; the PIN was not tried")
-    if flags & (TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_COUNT_LOW):
-        raise PinBudgetSpent("a token that nobody gave a wrong PIN", "CKF_USER_PIN_COUNT_LOW; the PIN was not tried")
-    if not flags & TokenFlag.USER_PIN_INITIALIZED:
-        raise DeviceFailure("a token with a user PIN", "no CKF_USER_PIN_INITIALIZED", "set the token's user PIN")

@@ -86,6 +86,11 @@ class Pkcs11Supervisor:
         """The process id of the worker that serves now."""
         return None if self._link is None else self._link.pid
 
+    @property
+    def waiting_calls(self) -> int:
+        """Calls without an answer yet: queued or in the worker's hands."""
+        return len(self._pending)
+
     async def start(self) -> None:
         """Start the first worker and wait for its outcome.
 
@@ -150,7 +155,9 @@ class Pkcs11Supervisor:
         if self._closed:
             raise WorkerDown("a running supervisor", "one that was closed")
         if self._refusal is not None:
-            raise _anew(self._refusal)
+            # One turn for the others first: a caller that asks again at once must not starve the supervisor.
+            await asyncio.sleep(0)
+            raise _anew(self._refusal or WorkerDown("a worker", "one that has just started"))
         settings = self._settings
         if len(self._pending) >= settings.max_pending_calls:
             raise QueueFull(f"at most {settings.max_pending_calls} calls waiting", "more")

@@ -9,12 +9,23 @@ import pytest
 import pytest_asyncio
 
 from support.hsm_world import HsmWorld, SimulatedWorld, SoftHsmWorld, soft_hsm_world
+from support.pkcs11_fault import FaultModule, build_fault_library
 from support.softhsm import SoftHsmToken
 
 
 @pytest.fixture
 def token(tmp_path: Path) -> SoftHsmToken:
     return SoftHsmToken.create(tmp_path / "token")
+
+
+@pytest.fixture(scope="session")
+def fault_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_fault_library(tmp_path_factory.mktemp("fault"))
+
+
+@pytest.fixture
+def faulty(token: SoftHsmToken, fault_library: Path) -> FaultModule:
+    return FaultModule(fault_library, token)
 
 
 @pytest_asyncio.fixture
