@@ -23,6 +23,7 @@ NONCE = bytes(range(32))
 UID = "5f0c1a9e-0000-4000-8000-000000000001"
 ASKED = Question(NONCE, UID, Selection(Bank.SHA256, (0, 7)))
 AGENT_SPKI = b"agent key"
+DEADLINE_SECONDS = 10.0
 
 
 class MovingAttester(SimulatedAttester):
@@ -173,7 +174,8 @@ async def test_one_round_runs_at_a_time_and_few_wait(attester: SimulatedAttester
     waiting = [asyncio.create_task(rounds.answer(ASKED)) for _ in range(MAX_WAITING_ROUNDS)]
     await asyncio.sleep(0)
     with pytest.raises(EvidenceBusy):
-        await rounds.answer(ASKED)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await rounds.answer(ASKED)
     gateway.go.set()
     assert len(await asyncio.gather(*waiting)) == MAX_WAITING_ROUNDS
     assert gateway.most == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -31,6 +33,7 @@ from support.pki import new_authority, new_pair
 NOW = 1_800_000_000
 NAME = "agent.hsm-a.chatelaine.internal"
 SERIAL = bytes(range(16))
+BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 SETTLED = LEAF_LIFETIME_SECONDS + BACKDATE_SECONDS
 
 
@@ -159,6 +162,48 @@ def test_a_leaf_out_of_its_time_is_refused(authority: Authority, key: ec.Ellipti
 def test_the_root_itself_is_no_leaf(authority: Authority) -> None:
     with pytest.raises(CertificateRefused) as refused:
         check_leaf(authority.signing.certificate, authority.bundle, name=None, now=NOW)
+    assert refused.value.flaw is Flaw.NO_LEAF
+
+
+def certificate(
+    authority: Authority, *names: str, ca: bool = False, usages: tuple[x509.ObjectIdentifier, ...] = BOTH
+) -> x509.Certificate:
+    """A certificate of our CA that `issue_leaf` would never make."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(authority.signing.certificate.subject)
+        .public_key(ec.generate_private_key(ec.SECP256R1()).public_key())
+        .serial_number(7)
+        .not_valid_before(datetime.fromtimestamp(NOW, UTC))
+        .not_valid_after(datetime.fromtimestamp(NOW + 60, UTC))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    )
+    return builder.sign(authority.signing.key, hashes.SHA256())
+
+
+def test_a_certificate_that_may_issue_others_is_no_leaf(authority: Authority) -> None:
+    check_leaf(certificate(authority, NAME), authority.bundle, name=NAME, now=NOW)
+    with pytest.raises(CertificateRefused) as refused:
+        check_leaf(certificate(authority, NAME, ca=True), authority.bundle, name=NAME, now=NOW)
+    assert refused.value.flaw is Flaw.NO_LEAF
+
+
+@pytest.mark.parametrize("usages", [BOTH[:1], BOTH[1:]])
+def test_a_certificate_for_one_direction_only_is_no_leaf(
+    authority: Authority, usages: tuple[x509.ObjectIdentifier, ...]
+) -> None:
+    with pytest.raises(CertificateRefused) as refused:
+        check_leaf(certificate(authority, NAME, usages=usages), authority.bundle, name=NAME, now=NOW)
+    assert refused.value.flaw is Flaw.NO_LEAF
+
+
+def test_a_certificate_with_a_second_name_is_refused(authority: Authority) -> None:
+    two = certificate(authority, NAME, "operator.chatelaine.internal")
+    with pytest.raises(CertificateRefused) as refused:
+        check_leaf(two, authority.bundle, name=NAME, now=NOW)
     assert refused.value.flaw is Flaw.NO_LEAF
 
 
