@@ -183,7 +183,8 @@ class World:
                 said = claim.status.allocation
                 yield BoundClaim(
                     meta.uid, meta.namespace or "", meta.name, True, claim.spec.mode or Mode.SHARED, keyed,
-                    said.hsm.uid if said else None, said.epoch.generation if said else 0,
+                    said.hsm.uid if said else None, said.sequence if said else None,
+                    said.epoch.generation if said else 0,
                 )  # fmt: skip
         alive = {claim.metadata.uid for claim in self.claims.values()}
         for seat in seats.values():
@@ -368,7 +369,7 @@ class World:
             raise Broken("a seat was taken before the finalizer was there")
         seat = Allocation(
             claim_uid=action.claim_uid, namespace=action.namespace, name=action.name, mode=action.mode,
-            at=timestamp(self.now),
+            sequence=action.sequence, at=timestamp(self.now),
         )  # fmt: skip
         self.put_hsm(item, allocations=[*seats, seat])
 

@@ -281,6 +281,9 @@ class Allocation(Model):
     namespace: Annotated[ShortName, Field(description="Namespace of the claim.")]
     name: Annotated[Name, Field(description="Name of the claim.")]
     mode: Annotated[Mode, Field(description="Shared or Exclusive.")]
+    sequence: Annotated[
+        int | None, Field(ge=1, le=10**6, description="The allocation of the claim that this place was given for.")
+    ] = None
     at: Annotated[Timestamp, Field(description="When it was given.")]
 
 

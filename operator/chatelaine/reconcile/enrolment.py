@@ -97,9 +97,7 @@ def _approves(approved: ApprovedIdentity, enrolled: EnrolledIdentity) -> bool:
 
 def _unapproved(presented: PresentedIdentity | None) -> Enrolment:
     if presented is None:
-        return Enrolment(
-            Outcome.REFUTED, Reason.AWAITING_APPROVAL, "The host has not shown its identity yet.", ask=True
-        )
+        return Enrolment(Outcome.CANNOT_TELL, Reason.PENDING, "The host has not shown its identity yet.", ask=True)
     return Enrolment(
         Outcome.REFUTED,
         Reason.AWAITING_APPROVAL,

@@ -192,7 +192,9 @@ def _rebuild(
     """
     hsm = snapshot.hsm.metadata
     if claim is not None and claim.exists and claim.allocated_to in (None, hsm.uid):
-        yield AllocateHsm(hsm.name, hsm.uid, uid, claim.namespace, claim.name, claim.mode, MAX_ALLOCATIONS)
+        yield AllocateHsm(
+            hsm.name, hsm.uid, uid, claim.namespace, claim.name, claim.mode, MAX_ALLOCATIONS, claim.sequence
+        )
     elif keys:
         namespace = claim.namespace if claim else UNKNOWN_OWNER
         name = claim.name if claim else UNKNOWN_OWNER

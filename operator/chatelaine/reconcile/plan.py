@@ -101,6 +101,7 @@ class AllocateHsm:
 
     The committer checks against the object it writes: not being deleted, uid as here, fewer than `limit` seats, no
     Exclusive seat of another claim, and for mode Exclusive no seat at all. A seat that is there already is success.
+    `sequence` goes into the seat: the claim's allocation is believed only if it carries the same number.
     """
 
     hsm: str
@@ -110,6 +111,7 @@ class AllocateHsm:
     name: str
     mode: Mode
     limit: int
+    sequence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

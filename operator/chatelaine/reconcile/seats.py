@@ -24,7 +24,7 @@ from chatelaine.reconcile.farewell import leave
 from chatelaine.reconcile.judged import policy_ref
 from chatelaine.reconcile.plan import AddFinalizer, AllocateHsm, ReleaseAllocation, RequestEvidence
 from chatelaine.reconcile.policy import contradictions
-from chatelaine.reconcile.served import attested_for
+from chatelaine.reconcile.served import attested_for, seat_sequence, stands_for
 from chatelaine.reconcile.snapshot import HsmView
 from chatelaine.reconcile.work import Next, Work
 
@@ -55,7 +55,7 @@ def allocation(work: Work) -> Next:
     seated = [view for view in work.seats() if work.uid not in view.pending]
     if said is not None:
         view = work.find(said.hsm.uid)
-        if view is not None and view.name == said.hsm.name and view in seated:
+        if view is not None and view.name == said.hsm.name and view in seated and stands_for(view, work.uid, said):
             work.view = view
             return Next.GO_ON
         if view is not None and view.hsm.status.identity is None and not seated:
@@ -113,10 +113,25 @@ def allocate(work: Work) -> Next:
             work.actions.append(AddFinalizer(work.ref))
         meta = claim.metadata
         work.actions.append(
-            AllocateHsm(view.name, view.uid, meta.uid, meta.namespace or "", meta.name, mode_of(claim), limit_of(view))
+            AllocateHsm(
+                view.name,
+                view.uid,
+                meta.uid,
+                meta.namespace or "",
+                meta.name,
+                mode_of(claim),
+                limit_of(view),
+                _next(work),
+            )
         )
         return Next.GO_ON if work.moving else Next.END
     if work.target is None:
+        return Next.GO_ON
+    if seat_sequence(work.target, work.uid) not in (None, _next(work)):
+        # Given for another allocation than the one that would follow what the status says: it is taken anew.
+        keep, give = leave(work, work.target)
+        work.actions += [*keep, *give]
+        work.waits = (Reason.PROGRESSING, f"The seat on Hsm {work.target.name} is taken anew.")
         return Next.GO_ON
     found = next(c for c in candidates(work.snapshot) if c.view is work.target)
     if found.outcome is Outcome.HOLDS:
@@ -155,7 +170,7 @@ def _bind(work: Work, view: HsmView) -> None:
         work.actions += keep
         work.after += give
     work.allocation = ClaimAllocation(
-        sequence=work.allocation.sequence + 1 if work.allocation is not None else 1,
+        sequence=_next(work),
         hsm=HsmRefStatus(name=view.name, uid=view.uid),
         at=timestamp(work.snapshot.now),
         policies=[policy_ref(stamp) for stamp in proof.stamps][:2],
@@ -165,6 +180,10 @@ def _bind(work: Work, view: HsmView) -> None:
         ),
     )
     work.view, work.target, work.moving, work.gone = view, None, False, False
+
+
+def _next(work: Work) -> int:
+    return work.allocation.sequence + 1 if work.allocation is not None else 1
 
 
 def _roll_back(work: Work, found: Candidate) -> None:

@@ -1,8 +1,8 @@
 """May this claim use this HSM right now? The one answer that the status, the network and the gateway's view share.
 
 All of these must hold: the HSM lists the claim's *uid* among its seats (what a claim's status says of itself counts
-for nothing); the claim's status names that very Hsm object; release rules still let it; the HSM's standing serves;
-and the claim's own policy, if it names one, holds on the same evidence.
+for nothing); the claim's status names that very Hsm object, under the number that the seat was given for; release
+rules still let it; the HSM's standing serves; and the claim's own policy, if it names one, holds on the same evidence.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from chatelaine.appraisal.appraise import appraise, compliance_of
 from chatelaine.evidence.bundle import VerifiedEvidence
-from chatelaine.model.claim import HsmClaim, KeyVersionStatus
+from chatelaine.model.claim import ClaimAllocation, HsmClaim, KeyVersionStatus
 from chatelaine.model.conditions import is_true
 from chatelaine.model.hsm import Hsm
 from chatelaine.model.keys import KeyState, Sensitivity
@@ -66,6 +66,8 @@ def served(
         return ClaimStanding(Outcome.REFUTED, Reason.NO_SUITABLE_HSM, f"Hsm {view.name} has no seat for this claim.")
     if allocation is None or allocation.hsm.uid != view.uid or allocation.hsm.name != view.name:
         return ClaimStanding(Outcome.CANNOT_TELL, Reason.PROGRESSING, "The seat is not written to the claim yet.")
+    if not stands_for(view, uid, allocation):
+        return ClaimStanding(Outcome.REFUTED, Reason.NO_SUITABLE_HSM, "The seat was given for another allocation.")
     if claim.metadata.deletion_timestamp is not None:
         return ClaimStanding(Outcome.REFUTED, Reason.DELETING, "The claim is being deleted.")
     released = release_finding(claim, namespace, view, policies, bound_claims=None)
@@ -79,6 +81,16 @@ def served(
     return ClaimStanding(
         attested.outcome, attested.reason, attested.message, attested.fresh, attested.valid_until, attested.stamps, True
     )
+
+
+def stands_for(view: HsmView, claim_uid: str, allocation: ClaimAllocation) -> bool:
+    """Was the seat given for this very allocation?"""
+    return seat_sequence(view, claim_uid) in (None, allocation.sequence)
+
+
+def seat_sequence(view: HsmView, claim_uid: str) -> int | None:
+    """The number that the claim's seat was given for; one rebuilt from the token may not say."""
+    return next((seat.sequence for seat in view.hsm.status.allocations if seat.claim_uid == claim_uid), None)
 
 
 def attested_for(

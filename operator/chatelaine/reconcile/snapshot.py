@@ -108,7 +108,7 @@ class BoundClaim:
 
     `key_labels` are the labels of all its versions on this token that are not Destroyed, intents included.
     `exists` is False for an allocation whose claim is proven gone (after the first complete list).
-    `allocated_to`: uid of the Hsm in the claim's `status.allocation`, None without one.
+    `allocated_to`, `sequence`: uid of the Hsm and number in the claim's `status.allocation`, None without one.
     """
 
     uid: str
@@ -118,6 +118,7 @@ class BoundClaim:
     mode: Mode = Mode.SHARED
     key_labels: frozenset[str] = frozenset()
     allocated_to: str | None = None
+    sequence: int | None = None
     allocation_generation: int = 0
     """`status.allocation.epoch.generation`: how many admissions of the host this claim has seen."""
 
