@@ -221,7 +221,7 @@ def token_status(facts: TokenFacts) -> TokenStatus:
             serial=facts.serial[:64],
             firmware=facts.firmware[:64],
             mechanisms_digest=facts.mechanisms_digest,
-            key_types=[known[name] for name in facts.key_types[:MAX_KEY_TYPES] if name in known],
+            key_types=[known[name] for name in facts.key_types[:MAX_KEY_TYPES] if name in known] or None,
         )
     except ValueError as error:
         raise Malformed("the token's description is not of its form") from error
