@@ -137,7 +137,8 @@ class World:
         if selection is None:
             return None
         evidence = host.evidence(selection)
-        return EvidenceRound(evidence, evidence.evidence_digest, self.now, presented)
+        accounted = accounted_labels(self.hsm_snapshot(item.metadata.name))
+        return EvidenceRound(evidence, evidence.evidence_digest, self.now, presented, accounted)
 
     # --- snapshots --------------------------------------------------------------------------------------------
 

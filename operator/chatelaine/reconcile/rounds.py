@@ -54,7 +54,7 @@ def appraised(
     stamp = stamp_of(policy)
     before, identity = snapshot.hsm.status.attestation, enrolment.identity
     evidence = round_.evidence
-    accounted = accounted_labels(snapshot)
+    accounted = accounted_labels(snapshot) | round_.accounted
     if isinstance(evidence, AuthenticatedRefusal):
         findings = Finding("evidence", Outcome.REFUTED, evidence.reason, evidence.detail)
         epoch = replace(before.epoch.epoch(), generation=generation) if before else Epoch(0, 0, generation)

@@ -144,7 +144,7 @@ def _own_policy(
         subject=view.uid,
         generation=view.standing.epoch.generation if view.standing.epoch else 1,
         issued_at=int(round_.received_at),
-        accounted=view.accounted,
+        accounted=view.accounted | round_.accounted,
     )
     until = min(float(appraisal.valid_until), hsms.valid_until or 0.0)
     both = (*hsms.stamps, stamp)

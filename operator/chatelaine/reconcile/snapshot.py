@@ -62,12 +62,15 @@ class EvidenceRound:
     """The last round whose evidence was authenticated as this host's, whatever appraisal then says of it.
 
     `presented` is set when the round was made together with a new look at the identity (enrolment, re-admission).
+    `accounted`: `standing.accounted_labels` when the evidence was asked for. A round outlives the keys in its
+    inventory: one that has rightly been destroyed since must not count against the host.
     """
 
     evidence: VerifiedEvidence | AuthenticatedRefusal
     evidence_digest: str
     received_at: float
     presented: PresentedIdentity | None = None
+    accounted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from support.world_objects import (
     annotate_hsm,
     change_hsm,
     condition,
+    delete_claim,
     message,
     policy_spec,
     put_claim,
@@ -537,3 +538,15 @@ def test_conditions_are_unknown_at_first_sight() -> None:
     assert not [
         e for e in world.events if isinstance(e, EmitEvent) and e.object.name == "hsm-new" and "Pending" in e.reason
     ]
+
+
+def test_key_destroyed_since_the_last_round_does_not_count_against_the_host() -> None:
+    world = stage("hsm-a")
+    put_claim(world, reclaimPolicy="Destroy")
+    world.settle()
+    world.attest()
+    world.settle()
+    delete_claim(world)
+    world.settle()
+    assert world.claims == {}
+    assert verdict(world) == ("Trusted", "EvidenceHolds")
