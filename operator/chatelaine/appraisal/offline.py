@@ -182,7 +182,7 @@ def _quote_facts(quote: VerifiedQuote, key: AttestationKey) -> dict[str, object]
         "selection": {"bank": bank, "indices": list(quote.selection.indices)},
         "clock": {"milliseconds": quote.clock_milliseconds, "safe": quote.safe},
         "epoch": {"resetCount": quote.reset_count, "restartCount": quote.restart_count},
-        "pcrs": {bank: {str(index): value.hex() for index, value in quote.pcrs.items()}},
+        "pcrs": {bank: {str(index): quote.pcrs[index].hex() for index in quote.selection.indices}},
         "pcrDigest": quote.pcr_digest.hex(),
         "extraData": quote.extra_data.hex(),
         "firmwareVersion": f"{quote.firmware_version:016x}",

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -169,9 +169,8 @@ def _pem_key(data: bytes) -> PublicKey:
     raise AlgorithmRefused("this key type is not accepted", expected="RSA or ECC", found=type(key).__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedQuote:
-    """A quote that passed every step above.
+class VerifiedQuote(NamedTuple):
+    """A quote that passed every step above. A tuple, since one is made for every quote of every host.
 
     Attributes:
         algorithm: signature scheme and hash, `RsaSsa-Sha256`.
@@ -238,13 +237,13 @@ def verify_quote(
     if body.selection != selection.encoded:
         _check_selection(body.selection, selection)
     values = _selected(pcrs, selection)
-    if parsed.hash.new(b"".join(values.values())).digest() != body.pcr_digest:
+    if parsed.hash.new(b"".join(values)).digest() != body.pcr_digest:
         raise PcrDigestMismatch("the reported PCR values are not the signed ones", expected=body.pcr_digest)
     # 7
     return VerifiedQuote(
         parsed.algorithm,
         selection,
-        values,
+        dict(pcrs),
         body.pcr_digest,
         body.extra_data,
         body.qualified_signer,
@@ -264,19 +263,17 @@ def _check_selection(signed: bytes, asked: Selection) -> None:
         raise PcrSelectionMismatch("the TPM signed another PCR selection", expected=asked, found=shown or "none")
 
 
-def _selected(pcrs: Mapping[int, bytes], selection: Selection) -> dict[int, bytes]:
+def _selected(pcrs: Mapping[int, bytes], selection: Selection) -> tuple[bytes, ...]:
     """Exactly the selected values, each of the bank's length: a value is never taken from an unsigned index."""
-    indices = selection.indices
-    if len(pcrs) != len(indices) or not all(map(pcrs.__contains__, indices)):
-        for index in indices:
-            if index not in pcrs:
-                raise PcrMissing(f"no value for PCR {index} was reported", expected=selection)
-        extra = sorted(set(pcrs) - set(indices))
+    try:
+        values = selection.pick(pcrs)
+    except KeyError as error:
+        raise PcrMissing(f"no value for PCR {error.args[0]} was reported", expected=selection) from error
+    if len(pcrs) != len(values):
+        extra = sorted(set(pcrs) - set(selection.indices))
         raise PcrUnexpected("values were reported that nobody signed", expected=selection, found=extra)
-    values = dict(zip(indices, map(pcrs.__getitem__, indices), strict=True))
-    size_bytes = alg.BANKS[selection.bank].size_bytes
-    if set(map(len, values.values())) != {size_bytes}:
-        raise Malformed("a PCR value has another length than those of its bank", expected=f"{size_bytes} bytes")
+    if set(map(len, values)) != selection.sizes_bytes:
+        raise Malformed("a PCR value has another length than those of its bank", expected=set(selection.sizes_bytes))
     return values
 
 

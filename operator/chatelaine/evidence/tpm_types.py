@@ -6,7 +6,9 @@ anything is read, every length against what is there, and nothing may follow a s
 
 from __future__ import annotations
 
+import operator
 import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -36,12 +38,18 @@ _HEAD: Final = struct.Struct(">IHH")
 _SIZE: Final = struct.Struct(">H")
 _SIGNATURE: Final = struct.Struct(">HHH")
 _CLOCK: Final = struct.Struct(">QIIBQI")
-_SELECT: Final = struct.Struct(">HB")
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which PCRs of which bank: one bank, indices in rising order.
+
+    Attributes:
+        bank: the bank.
+        indices: the indices, sorted.
+        encoded: TPML_PCR_SELECTION, as PC Client TPMs sign it.
+        pick: takes the selected values out of a mapping, in order; KeyError names a missing index.
+        sizes_bytes: the one length that values of this bank have.
 
     Raises:
         ValueError: no index, an index twice or outside 0..23.
@@ -50,6 +58,8 @@ class Selection:
     bank: Bank
     indices: tuple[int, ...]
     encoded: bytes = field(init=False, repr=False, compare=False)
+    pick: Callable[[Mapping[int, bytes]], tuple[bytes, ...]] = field(init=False, repr=False, compare=False)
+    sizes_bytes: frozenset[int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Sort, check, and encode once: the encoding is compared on every verification."""
@@ -62,6 +72,11 @@ class Selection:
         bits = sum(1 << index for index in indices)
         head = struct.pack(">IHB", 1, alg.BANKS[self.bank].tpm_id, 3)
         object.__setattr__(self, "encoded", head + bits.to_bytes(3, "little"))
+        # Prepared for speed: values in the order signed, and the lengths that they may have.
+        first = indices[0]
+        several = operator.itemgetter(*indices)
+        object.__setattr__(self, "pick", several if len(indices) > 1 else lambda pcrs: (pcrs[first],))
+        object.__setattr__(self, "sizes_bytes", frozenset((alg.BANKS[self.bank].size_bytes,)))
 
     def __str__(self) -> str:
         return f"{self.bank.value}:{','.join(map(str, self.indices))}"
@@ -94,7 +109,7 @@ def parse_quote(attest: bytes) -> QuoteBody:
         raise Oversized("TPMS_ATTEST is too long", expected=f"at most {MAX_ATTEST_BYTES}", found=len(attest))
     try:
         return _quote_body(attest)
-    except struct.error as error:
+    except (struct.error, IndexError) as error:
         raise Truncated("TPMS_ATTEST ends early", found=f"{len(attest)} bytes") from error
 
 
@@ -117,8 +132,9 @@ def _quote_body(attest: bytes) -> QuoteBody:
         raise Malformed("TPML_PCR_SELECTION is too long", expected=f"at most {MAX_BANKS}", found=banks)
     start = at + 25
     at += 29
-    for _ in range(banks):
-        at += 3 + _SELECT.unpack_from(attest, at)[1]
+    while banks:
+        at += 3 + attest[at + 2]
+        banks -= 1
     (size,) = _SIZE.unpack_from(attest, at)
     end = at + 2 + size
     if end != len(attest):
@@ -160,7 +176,14 @@ class Signature(NamedTuple):
     @property
     def algorithm(self) -> str:
         """For people: `RsaSsa-Sha256`."""
-        return f"{alg.name_of(self.scheme)}-{self.hash.name}"
+        return _SIGNATURE_NAMES[self.scheme, self.hash.tpm_id]
+
+
+_SIGNATURE_NAMES: Final = {
+    (scheme, hash_.tpm_id): f"{alg.name_of(scheme)}-{hash_.name}"
+    for scheme in alg.SIGNATURE_SCHEMES
+    for hash_ in alg.SIGNATURE_HASHES.values()
+}
 
 
 def parse_signature(signature: bytes) -> Signature:
