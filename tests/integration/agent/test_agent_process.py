@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,61 +18,17 @@ from chatelaine.model.identifiers import OPERATOR_SERVER_NAME, agent_server_name
 from chatelaine.model.policy import Bank
 from chatelaine.wire.messages import Change, ChangeKind, EvidenceRequest, EvidenceResponse, HostIdentity
 from chatelaine.wire.peer import PeerClient, Target
+from support.agent_process import START_SECONDS, AgentProcess
 from support.pki import new_authority, new_leaf
 from support.simulated_gateway import SimulatedGateway
 from support.swtpm import Swtpm
 
 HOST = "hsm-a"
-START_SECONDS = 60.0
-PAUSE_SECONDS = 0.02
-
-
-class AgentProcess:
-    """`python -m chatelaine.cli.agent` on a folder of its own."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.folder = folder
-        self.arguments = arguments
-        self.port = 0
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        with (self.folder / "log").open("ab") as errors:
-            return subprocess.Popen(
-                [
-                    sys.executable, "-m", "chatelaine.cli.agent", "--host-name", HOST,
-                    "--state-dir", str(self.folder / "agent"), "--gateway-socket", str(self.folder / "gw.sock"),
-                    "--listen", "127.0.0.1:0", "--ready-file", str(self.folder / "ready"), *self.arguments,
-                ],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
-            )  # fmt: skip
-
-    async def start(self) -> None:
-        ready = self.folder / "ready"
-        ready.unlink(missing_ok=True)
-        self.process = self._spawn()
-        deadline = time.monotonic() + START_SECONDS
-        while not ready.exists():
-            assert self.process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            await asyncio.sleep(PAUSE_SECONDS)
-        told = json.loads(ready.read_text())
-        assert told["pid"] == self.process.pid
-        self.port = told["port"]
-
-    async def end(self, number: signal.Signals) -> int:
-        assert self.process is not None
-        process, self.process = self.process, None
-        process.send_signal(number)
-        return await asyncio.to_thread(process.wait, START_SECONDS)
-
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
 
 
 class World:
     def __init__(self, folder: Path, *arguments: str) -> None:
-        self.agent = AgentProcess(folder, *arguments)
+        self.agent = AgentProcess(folder, HOST, folder / "gw.sock", *arguments)
         self.authority = new_authority()
         self.operator = new_leaf(self.authority, folder / "operator", OPERATOR_SERVER_NAME)
         self.leaf = new_leaf(self.authority, folder / "agent" / "tls", agent_server_name(HOST))
