@@ -54,7 +54,7 @@ def _at_most(what: str, value: float, goal_ms: float) -> Figure:
 def _client(lab: Lab, pod: dict[str, Any]) -> SigningClient:
     data = lab.control_plane.admin.read("v1", "Secret", CLAIM, TEAM)["data"]
     secret = {key: base64.b64decode(value).decode() for key, value in data.items()}
-    client = SigningClient(secret["host"], int(secret["port"]), secret["ca.crt"], HOST, TEAM, CLAIM)
+    client = SigningClient(lab.pool.address, int(secret["port"]), secret["ca.crt"], HOST, TEAM, CLAIM)
     token = lab.control_plane.service_account_token(TEAM, CLAIM, audiences=("chatelaine.dev",), seconds=600, pod=pod)
     deadline = time.monotonic() + 10
     while True:

@@ -81,7 +81,8 @@ class Stage:
             "payments", claim, audiences=("chatelaine.dev",), seconds=600, pod=pod
         )
         secret = self.binding(claim)
-        client = SigningClient(secret["host"], int(secret["port"]), secret["ca.crt"], hsm, "payments", claim)
+        # The Secret names the Service; without a cluster's DNS the address of its EndpointSlice is dialled instead.
+        client = SigningClient(self.address, int(secret["port"]), secret["ca.crt"], hsm, "payments", claim)
         return client, token
 
     def binding(self, claim: str) -> dict[str, str]:

@@ -119,9 +119,8 @@ def _tamper(stage: Stage, narrator: Narrator, client: SigningClient) -> None:
         narrator.result(condition_of(found, "Attested")["message"])
         _wait_no_policies(stage, "checkout")
         narrator.result("NetworkPolicies of checkout: none")
-        for event in stage.events("Hsm", hsm)[-3:]:
-            narrator.say(f"Event {event}")
-        narrator.say(_metric(stage, "chatelaine_verdicts_total"))
+        narrator.result(f"Event {_event(stage, hsm, 'EvidenceRefuted')}")
+        narrator.say(_metric(stage, "chatelaine_hsm_verdict{"))
 
 
 def _sign_until_refused(client: SigningClient) -> tuple[Refusal, int]:
@@ -146,6 +145,25 @@ def _wait_no_policies(stage: Stage, claim: str) -> None:
         time.sleep(0.02)
 
 
+def _stays_refuted(stage: Stage, hsm: str, seconds: float = 2) -> None:
+    """Good evidence alone lets nobody in again: the agent announces the reset at once, and nothing follows from it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        verdict = stage.hsm(hsm)["status"]["attestation"]["verdict"]
+        if verdict != "Untrusted":
+            raise StartError(f"{hsm}: Untrusted expected until somebody re-admits it, found {verdict}")
+        time.sleep(0.1)
+
+
+def _event(stage: Stage, hsm: str, reason: str) -> str:
+    deadline = time.monotonic() + 10
+    while not (found := [event for event in stage.events("Hsm", hsm) if event.startswith(f"{reason}:")]):
+        if time.monotonic() > deadline:
+            raise StartError(f"no Event {reason} about {hsm}")
+        time.sleep(0.05)
+    return found[-1]
+
+
 def _metric(stage: Stage, name: str) -> str:
     assert stage.operator is not None
     with urllib.request.urlopen(f"http://127.0.0.1:{stage.operator.metrics_port}/metrics", timeout=5) as answer:
@@ -158,10 +176,12 @@ def _metric(stage: Stage, name: str) -> str:
 
 def _rebind(stage: Stage, narrator: Narrator) -> None:
     with narrator.step("receipts (failover: Rebind) moves to another HSM; checkout (Hold) waits"):
-        found = wait_condition(lambda: stage.claim("receipts"), "Ready", "True")
-        allocation = found["status"]["allocation"]
-        if allocation["sequence"] < 2:
-            raise StartError(f"a new allocation expected, found {allocation}")
+        deadline = time.monotonic() + 30
+        while (allocation := stage.claim("receipts")["status"]["allocation"])["sequence"] < 2:
+            if time.monotonic() > deadline:
+                raise StartError(f"a new allocation expected, found {allocation}")
+            time.sleep(0.05)
+        wait_condition(lambda: stage.claim("receipts"), "Ready", "True")
         narrator.result(f"receipts is now bound to {allocation['hsm']['name']}, with a new key")
         client, token = stage.client("receipts")
         _exchange(client, token)
@@ -174,6 +194,7 @@ def _readmit(stage: Stage, narrator: Narrator) -> None:
     hsm = stage.claim("checkout")["status"]["allocation"]["hsm"]["name"]
     with narrator.step(f"{hsm} is repaired (TPM reset, clean boot): still refused until a person re-admits it"):
         stage.hosts[hsm].reboot()
+        _stays_refuted(stage, hsm)
         refuted = stage.hsm(hsm)["status"]["attestation"]["evidenceDigest"]
         stage.control_plane.kubectl("annotate", "--overwrite", "hsm", hsm, f"chatelaine.dev/readmit={refuted}")
         found = wait_condition(lambda: stage.hsm(hsm), "Ready", "True")
