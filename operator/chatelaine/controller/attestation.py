@@ -194,8 +194,9 @@ class Prober:
         selection = selection_of(self._around.policies(hsm.metadata.name))
         if selection is None:
             return None
-        question = Question(hsm.metadata.uid, spki, selection)
+        name = hsm.metadata.name
         for attempt in range(RACES):
+            question = Question(hsm.metadata.uid, spki, selection, self._around.accounted(name))
             try:
                 return await interrogate(agent, question, identity, now=self._around.wall())
             except StatementPcrMismatch:

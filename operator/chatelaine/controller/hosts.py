@@ -34,6 +34,7 @@ class Surroundings:
     Attributes:
         hsm: the Hsm object as cached.
         policies: the policies whose PCRs a quote of this Hsm must cover, the Hsm's own first.
+        accounted: labels of the keys that rightly are in the token of this Hsm, as far as is known now.
         addresses: where the gateway of this Hsm answers: host and port, best first.
         observed: the observation changed: Hsm name, and the moment (monotonic) of the answer that changed it.
         context: TLS client context with our leaf; None while there is none.
@@ -44,6 +45,7 @@ class Surroundings:
 
     hsm: Callable[[str], Hsm | None]
     policies: Callable[[str], Sequence[AttestationPolicy]]
+    accounted: Callable[[str], frozenset[str]]
     addresses: Callable[[Hsm], Sequence[tuple[str, int]]]
     observed: Callable[[str, float], None]
     context: Callable[[], ssl.SSLContext | None]

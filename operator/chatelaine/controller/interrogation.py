@@ -46,11 +46,15 @@ class ActivationRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to ask a host for. `gateway_spki` is the key that the operator itself saw on the gateway's TLS."""
+    """What to ask a host for. `gateway_spki` is the key that the operator itself saw on the gateway's TLS.
+
+    `accounted`: labels of the keys that rightly are in the token at the moment of asking.
+    """
 
     subject_uid: str
     gateway_spki: bytes
     selection: Selection
+    accounted: frozenset[str] = frozenset()
 
 
 def selection_of(policies: Sequence[AttestationPolicy]) -> Selection | None:
@@ -166,8 +170,8 @@ async def interrogate(
         if not error.authenticated:
             raise
         refusal = AuthenticatedRefusal(error.reason, str(error))
-        return EvidenceRound(refusal, evidence.evidence_digest(), now), None
-    return EvidenceRound(verified, verified.evidence_digest, now), verified
+        return EvidenceRound(refusal, evidence.evidence_digest(), now, accounted=question.accounted), None
+    return EvidenceRound(verified, verified.evidence_digest, now, accounted=question.accounted), verified
 
 
 def check_hierarchy(verified: VerifiedEvidence, presented: PresentedIdentity) -> None:

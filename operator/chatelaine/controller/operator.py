@@ -80,6 +80,7 @@ class Operator:
         around = Surroundings(
             hsm=lambda name: self.world.hsms.typed(name),
             policies=self._policies_of,
+            accounted=self._accounted,
             addresses=lambda hsm: gateway_addresses(hsm, self.world.slices),
             observed=self.reactions.observed,
             context=self.pki.context,
@@ -333,6 +334,10 @@ class Operator:
         found = (self.world.policies.typed(policy) for policy in dict.fromkeys(names))
         own = self.world.policies.typed(stored.index.policy)
         return [policy for policy in found if policy is not None] if own is not None else []
+
+    def _accounted(self, name: str) -> frozenset[str]:
+        view = self.snapshots.view(name)
+        return view.accounted if view is not None else frozenset()
 
     def _bundle_changed(self) -> None:
         for key in self.world.claims.names:
