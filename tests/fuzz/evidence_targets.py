@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 with atheris.instrument_imports(include=["chatelaine.evidence"]):
     from chatelaine.evidence import cbor
     from chatelaine.evidence.bundle import decode_evidence
+    from chatelaine.evidence.certificate_chain import EK_USAGE
     from chatelaine.evidence.certificates import (
-        EK_USAGE,
         TPM_MANUFACTURER,
         TPM_MODEL,
         TPM_VERSION,

@@ -14,9 +14,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from chatelaine.evidence import errors
 from chatelaine.evidence import tpm_algorithms as alg
+from chatelaine.evidence.certificate_chain import AK_USAGE, EK_USAGE
 from chatelaine.evidence.certificates import (
-    AK_USAGE,
-    EK_USAGE,
     MAX_CERTIFICATES,
     TPM_MANUFACTURER,
     TPM_MODEL,
