@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-from bench.lab import ClaimWatch, claim, cpu_seconds, running
+from tools.lab.system import claim, running
+
+from bench.lab import ClaimWatch, cpu_seconds
 from bench.report import Figure, percentile, write
 
 RUNS = 60

@@ -6,8 +6,9 @@ import threading
 from collections import Counter
 
 from tools.lab.installation import SERVICE_ACCOUNT
+from tools.lab.system import claim, running
 
-from bench.lab import ClaimWatch, claim, cpu_seconds, running, writes
+from bench.lab import ClaimWatch, cpu_seconds, writes
 from bench.report import Figure, write
 
 CLAIMS = 20

@@ -1,78 +1,20 @@
-"""What the benchmarks of the running system stand on: control plane, operator, a pool of hosts, and watched claims."""
+"""What the benchmarks of the running system need besides it: watched claims, CPU, memory, counted writes."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import os
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from tools.control_plane.embedded import ControlPlane
-from tools.lab.installation import Operator, install
 from tools.lab.objects import GROUP, condition_of
-from tools.lab.pool import Pool
-
-TEAM = "team"
-TEAM_LABELS = {"chatelaine.dev/bench": "yes"}
-
-
-@dataclass(slots=True)
-class Lab:
-    """Everything that runs."""
-
-    control_plane: ControlPlane
-    operator: Operator
-    pool: Pool
-
-
-@contextmanager
-def running(real: int, simulated: int = 0, *, capacity: int = 100, audit: bool = False) -> Iterator[Lab]:
-    """A control plane, the operator, and a pool of attested hosts."""
-    with (
-        tempfile.TemporaryDirectory(prefix="chatelaine-bench-") as folder,
-        ControlPlane(Path(folder) / "control-plane", audit=audit) as control_plane,
-    ):
-        install(control_plane)
-        control_plane.create_namespace("hsm-system")
-        control_plane.create_namespace(TEAM, TEAM_LABELS)
-        operator = Operator(control_plane, Path(folder) / "operator")
-        operator.start()
-        pool = Pool(control_plane, operator, Path(folder) / "hosts")
-        try:
-            pool.apply_policy(TEAM_LABELS)
-            pool.add([f"real-{n}" for n in range(real)], capacity=capacity)
-            pool.add([f"simulated-{n}" for n in range(simulated)], simulated=True, capacity=capacity)
-            pool.admit()
-            yield Lab(control_plane, operator, pool)
-        finally:
-            pool.stop()
-            operator.stop()
-
-
-def claim(name: str, *, keys: int = 1, clients: bool = False) -> dict[str, Any]:
-    """A claim of the benchmark's team."""
-    spec: dict[str, Any] = {"selector": {"matchLabels": {"chatelaine.dev/zone": "lab"}}}
-    if keys:
-        spec["keys"] = [{"name": f"key-{n}", "type": "EcP256", "usages": ["Sign", "Verify"]} for n in range(keys)]
-    if clients:
-        spec["clients"] = [
-            {
-                "serviceAccount": name,
-                "podSelector": {"matchLabels": {"app": name}},
-                "keys": ["key-0"],
-                "usages": ["Sign"],
-            }
-        ]
-        spec["binding"] = {"secretName": name}
-    return {"apiVersion": GROUP, "kind": "HsmClaim", "metadata": {"name": name, "namespace": TEAM}, "spec": spec}
+from tools.lab.system import TEAM
 
 
 @dataclass(slots=True)

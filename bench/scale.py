@@ -6,8 +6,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from tools.lab.installation import SERVICE_ACCOUNT
+from tools.lab.system import TEAM, Lab, claim, running
 
-from bench.lab import TEAM, ClaimWatch, Lab, claim, cpu_seconds, rss_megabytes, running, writes
+from bench.lab import ClaimWatch, cpu_seconds, rss_megabytes, writes
 from bench.report import Figure, write
 
 CLAIMS = 1000

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import time
-from typing import Any
 
 from tools.lab.objects import GROUP, wait_condition
-from tools.lab.workload import Refusal, SigningClient, create_pod
+from tools.lab.system import TEAM, Lab, claim, running
+from tools.lab.workload import Refusal, SigningClient
 
-from bench.lab import TEAM, ClaimWatch, Lab, claim, running
+from bench.lab import ClaimWatch
 from bench.report import Figure, percentile, write
 
 RUNS = 100
@@ -26,9 +25,10 @@ def run() -> None:
         created = lab.control_plane.admin.create(claim(CLAIM, clients=True))
         watch.wait(watch.ready, {CLAIM}, seconds=60)
         watch.stop()
-        pod = create_pod(lab.control_plane, TEAM, CLAIM, CLAIM, {"app": CLAIM})
+        pod = lab.pod(CLAIM)
         for _ in range(RUNS):
-            client = _client(lab, pod)
+            client = lab.signing_client(CLAIM, pod)
+            client.sign("key-0", b"warm")
             begin = time.monotonic()
             lab.pool.hosts[HOST].tamper()
             tampered = time.monotonic()
@@ -49,24 +49,6 @@ def run() -> None:
 
 def _at_most(what: str, value: float, goal_ms: float) -> Figure:
     return Figure(what, value, "ms", f"<= {goal_ms:.0f}", value <= goal_ms)
-
-
-def _client(lab: Lab, pod: dict[str, Any]) -> SigningClient:
-    data = lab.control_plane.admin.read("v1", "Secret", CLAIM, TEAM)["data"]
-    secret = {key: base64.b64decode(value).decode() for key, value in data.items()}
-    client = SigningClient(lab.pool.address, int(secret["port"]), secret["ca.crt"], HOST, TEAM, CLAIM)
-    token = lab.control_plane.service_account_token(TEAM, CLAIM, audiences=("chatelaine.dev",), seconds=600, pod=pod)
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            client.exchange(token)
-        except Refusal:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            client.sign("key-0", b"warm")
-            return client
 
 
 def _until_refused(client: SigningClient) -> float:

@@ -9,6 +9,7 @@ from tools.control_plane.processes import StartError
 from tools.demo.narrator import Narrator
 from tools.demo.stage import HOSTS, Stage
 from tools.lab.objects import approve, condition_of, wait_condition
+from tools.lab.system import exchange_when_known
 from tools.lab.workload import Refusal, SigningClient
 
 MESSAGE = b"pay 10 EUR to the bakery"
@@ -77,27 +78,13 @@ def _bind_and_sign(stage: Stage, narrator: Narrator) -> SigningClient:
         narrator.console.print(stage.control_plane.kubectl("get", "hsms,hsmclaims", "--all-namespaces"), markup=False)
     with narrator.step("a client trades its service-account token for a trust token, and signs"):
         client, token = stage.client("checkout")
-        _exchange(client, token)
+        exchange_when_known(client, token)
         signature = client.sign("signing", MESSAGE)
         narrator.result(
             f"signature of {len(signature)} bytes; openssl says: "
             + stage.openssl_verifies("checkout", "signing", MESSAGE, signature)
         )
     return client
-
-
-def _exchange(client: SigningClient, token: str) -> None:
-    """The pod is new: until the gateway has heard that it lives, the exchange is refused and tried again."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            client.exchange(token)
-        except Refusal:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
 
 
 def _tamper(stage: Stage, narrator: Narrator, client: SigningClient) -> None:
@@ -184,7 +171,7 @@ def _rebind(stage: Stage, narrator: Narrator) -> None:
         wait_condition(lambda: stage.claim("receipts"), "Ready", "True")
         narrator.result(f"receipts is now bound to {allocation['hsm']['name']}, with a new key")
         client, token = stage.client("receipts")
-        _exchange(client, token)
+        exchange_when_known(client, token)
         signature = client.sign("seal", MESSAGE)
         narrator.say("openssl says: " + stage.openssl_verifies("receipts", "seal", MESSAGE, signature))
         client.close()
@@ -204,7 +191,7 @@ def _readmit(stage: Stage, narrator: Narrator) -> None:
     with narrator.step("checkout serves again"):
         wait_condition(lambda: stage.claim("checkout"), "Ready", "True")
         client, token = stage.client("checkout")
-        _exchange(client, token)
+        exchange_when_known(client, token)
         signature = client.sign("signing", MESSAGE)
         narrator.result("openssl says: " + stage.openssl_verifies("checkout", "signing", MESSAGE, signature))
         client.close()
