@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -73,7 +74,7 @@ class Swtpm:
         self._process = process
         self._killer = weakref.finalize(self, _end, process)
         deadline = time.monotonic() + START_SECONDS
-        while not (server.exists() and control.exists()):
+        while not (_listens(server) and _listens(control)):
             if process.poll() is not None or time.monotonic() > deadline:
                 said = log.read_text() if log.exists() else "nothing"
                 self.power_off()
@@ -123,6 +124,17 @@ class Swtpm:
         if done.returncode != 0:
             raise SwtpmError(f"{name}: {done.stderr.strip()}")
         return done.stdout
+
+
+def _listens(path: Path) -> bool:
+    """The file alone is not enough: between bind and listen a connection is refused."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
