@@ -83,8 +83,7 @@ class AuditLog:
             raise KeyFileExposed(f"{folder / _KEY_FILE} is not an audit key of {KEY_BYTES} bytes")
         self._descriptor = -1
         self._last = FIRST
-        self._waiting: list[bytes] = []
-        self._written: asyncio.Future[None] | None = None
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._next_try_seconds = 0.0
         self.failures = 0
 
@@ -121,13 +120,12 @@ class AuditLog:
             AuditUnavailable: it is not, so the operation must not be answered.
         """
         self.require_open()
-        if self._written is None:
-            loop = asyncio.get_running_loop()
-            self._written = loop.create_future()
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
             loop.call_soon(self._flush)
-        self._waiting.append(msgspec.json.encode(record))
-        # Shielded: the future is shared, and one caller that is cancelled must not cancel the others.
-        await asyncio.shield(self._written)
+        written = loop.create_future()
+        self._waiting.append((msgspec.json.encode(record), written))
+        await written
 
     def close(self) -> None:
         """Close the file. What was recorded is in it."""
@@ -137,16 +135,17 @@ class AuditLog:
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        written, self._written = self._written, None
         try:
-            self._append(waiting)
+            self._append([facts for facts, _ in waiting])
         except OSError as error:
             self._fail(error)
-            if written is not None and not written.done():
-                written.set_exception(AuditUnavailable("the audit log cannot be written"))
+            for _, written in waiting:
+                if not written.done():
+                    written.set_exception(AuditUnavailable("the audit log cannot be written"))
             return
-        if written is not None and not written.done():
-            written.set_result(None)
+        for _, written in waiting:
+            if not written.done():
+                written.set_result(None)
 
     def _append(self, records: list[bytes]) -> None:
         last = self._last

@@ -9,8 +9,8 @@ import msgspec
 
 from chatelaine.gateway import problems
 from chatelaine.gateway.connections import Connection
-from chatelaine.gateway.problems import CLOSE, Refusal
-from chatelaine.gateway.protocol import EXTENSION
+from chatelaine.gateway.problems import Refusal
+from chatelaine.gateway.protocol import EXTENSION, cycle_of, write_answer
 from chatelaine.wire.messages import SUPPORTED_VERSIONS, Message
 
 Scope = MutableMapping[str, Any]
@@ -19,7 +19,7 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 M = TypeVar("M", bound=Message)
 
-JSON: Final = (b"content-type", b"application/json")
+JSON: Final = b"application/json"
 LINES: Final = (b"content-type", b"application/jsonl")
 NO_STORE: Final = (b"cache-control", b"no-store")
 
@@ -107,20 +107,19 @@ class _Versioned(msgspec.Struct, frozen=True):
     v: int = 1
 
 
-async def answer(
-    send: Send,
-    status: int,
-    body: bytes,
-    content_type: tuple[bytes, bytes] = JSON,
-    *extra: tuple[bytes, bytes],
-) -> None:
-    """A whole answer."""
-    headers = [content_type, NO_STORE, (b"content-length", b"%d" % len(body)), *extra]
+async def answer(send: Send, status: int, body: bytes, content_type: bytes = JSON, *, closes: bool = False) -> None:
+    """A whole answer; with `closes` the connection ends after it."""
+    cycle = cycle_of(send)
+    if cycle is not None:
+        await write_answer(cycle, status, body, content_type, closes=closes)
+        return
+    headers = [(b"content-type", content_type), NO_STORE, (b"content-length", b"%d" % len(body))]
+    if closes:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 async def answer_refusal(send: Send, refusal: Refusal) -> None:
     """A problem document; some end the connection."""
-    extra = (CLOSE,) if refusal.closes else ()
-    await answer(send, refusal.status, refusal.document(), problems.CONTENT_TYPE, *extra)
+    await answer(send, refusal.status, refusal.document(), problems.CONTENT_TYPE, closes=refusal.closes)

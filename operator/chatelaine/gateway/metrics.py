@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from chatelaine.pkcs11.settings import EventKind, HsmEvent
 
-CONTENT_TYPE: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 ALLOWED: Final = "Allowed"
 REFUSED: Final = "Refused"
 FAILED: Final = "Failed"

@@ -11,8 +11,7 @@ from typing import Final
 from chatelaine.pkcs11.errors import BY_CODE, BadRequest, HsmUnavailable, KeyAbsent, LoginRefused
 from chatelaine.wire.messages import Problem, encode
 
-CONTENT_TYPE: Final = (b"content-type", b"application/problem+json")
-CLOSE: Final = (b"connection", b"close")
+CONTENT_TYPE: Final = b"application/problem+json"
 
 
 @dataclass(frozen=True, slots=True)
