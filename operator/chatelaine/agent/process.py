@@ -47,6 +47,8 @@ async def run_agent(settings: AgentSettings) -> None:
 async def _agent(settings: AgentSettings) -> AsyncIterator[int]:
     leaf = ProcessLeaf(settings.tls_dir, agent_server_name(settings.host_name))
     context = leaf.server_context()
+    if leaf.not_after <= time.time():
+        log.error("the certificate has ended, no operator will talk to us; let the host join again")
     attester = build_attester(settings)
     gateway = SocketGateway(str(settings.gateway_socket))
     counter = ChangeCounter()

@@ -171,6 +171,8 @@ class AgentServer:
 
     async def _tell(self, request: web.Request, response: web.StreamResponse) -> None:
         async for change in self._counter.follow(alive_seconds=self._alive_seconds):
+            if request.transport is None:
+                return
             self._check_caller(request)
             await response.write(encode(change) + b"\n")
 

@@ -52,7 +52,9 @@ _NV_CHUNK_BYTES: Final = 512
 _EK_CERTIFICATE_INDEX: Final = {EkKind.RSA_2048: 0x01C00002, EkKind.ECC_P256: 0x01C0000A}
 _PCR_READS: Final = 8
 
-_TCTI_LAYERS: Final = (0x000A0000, 0x00090000)
+# Error layers of the TPM software stack (TSS 2.0 Overview, §3.12): the transport, and the resource manager.
+_LAYER_MASK: Final = 0x00FF0000
+_TRANSPORT_LAYERS: Final = (10 << 16, 11 << 16)
 _AGAIN: Final = (TPM2_RC.RETRY, TPM2_RC.YIELDED, TPM2_RC.TESTING, TPM2_RC.LOCKOUT, TPM2_RC.INITIALIZE)
 _FULL: Final = (TPM2_RC.OBJECT_MEMORY, TPM2_RC.SESSION_MEMORY, TPM2_RC.OBJECT_HANDLES, TPM2_RC.SESSION_HANDLES)
 _TRANSIENT_FIRST: Final = 0x80000000
@@ -168,7 +170,7 @@ class TpmAttester:
                     esys.activate_credential(ak, ek, blob, secret, session1=ESYS_TR.PASSWORD, session2=session)
                 )
             except TSS2_Exception as error:
-                if error.rc in (*_FULL, *_AGAIN) or error.rc & 0x00FF0000:
+                if error.rc in (*_FULL, *_AGAIN) or error.rc & _LAYER_MASK:
                     raise
                 raise ActivationRefused(f"the TPM does not open this credential: {error}") from error
 
@@ -251,6 +253,6 @@ def _flush_all(esys: ESAPI) -> None:
 
 
 def _mapped(error: TSS2_Exception) -> AttesterUnavailable | AttesterRefused:
-    if error.rc & 0x00FF0000 in _TCTI_LAYERS or error.rc in _AGAIN:
+    if error.rc & _LAYER_MASK in _TRANSPORT_LAYERS or error.rc in _AGAIN:
         return AttesterUnavailable(f"the TPM cannot be reached: {error}")
     return AttesterRefused(f"the TPM refused: {error}")

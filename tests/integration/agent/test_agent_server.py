@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from chatelaine.agent.evidence import SocketGateway
-from chatelaine.agent.server import MAX_LEAF_BYTES, MAX_REQUEST_BYTES, AgentServer
+from chatelaine.agent.server import MAX_LEAF_BYTES, MAX_REQUEST_BYTES, MAX_STREAMS, AgentServer
 from chatelaine.agent.tpm import TpmAttester
 from chatelaine.agent.watch import ChangeCounter, watch_gateway, watch_tpm
 from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence, verify_evidence
@@ -365,13 +365,33 @@ async def test_a_tpm_that_is_gone_is_told_and_gives_no_evidence(operator: PeerCl
 
 
 async def test_more_change_streams_than_allowed_are_refused(world: World) -> None:
-    clients = [world.client() for _ in range(9)]
+    clients = [world.client() for _ in range(MAX_STREAMS + 1)]
+    streams = [client.lines("/v1/changes", Change, silence_seconds=DEADLINE_SECONDS) for client in clients]
     try:
-        for client in clients[:8]:
-            await heard(client.lines("/v1/changes", Change, silence_seconds=DEADLINE_SECONDS), ChangeKind.ALIVE)
+        for stream in streams[:-1]:
+            await heard(stream, ChangeKind.ALIVE)
         with pytest.raises(PeerRefused) as refused:
-            await heard(clients[8].lines("/v1/changes", Change, silence_seconds=DEADLINE_SECONDS), ChangeKind.ALIVE)
+            await heard(streams[-1], ChangeKind.ALIVE)
         assert refused.value.problem.status == 429
     finally:
         for client in clients:
             await client.close()
+
+
+async def test_a_listener_that_goes_leaves_its_place_and_no_alarm(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2 * MAX_STREAMS):
+        async with world.client() as client, asyncio.timeout(DEADLINE_SECONDS):
+            while not await listened(client):
+                # The one before is noticed within one `Alive`.
+                await asyncio.sleep(0.01)
+    assert "a caller was refused" not in caplog.text
+
+
+async def listened(client: PeerClient) -> bool:
+    try:
+        await heard(client.lines("/v1/changes", Change, silence_seconds=DEADLINE_SECONDS), ChangeKind.ALIVE)
+    except PeerRefused:
+        return False
+    return True

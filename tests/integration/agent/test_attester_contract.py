@@ -134,6 +134,22 @@ async def test_the_keys_are_what_they_claim_to_be(host: Host) -> None:
     assert identity.ek_certificate is None
 
 
+async def test_the_simulation_has_the_shape_of_a_real_tpm(tmp_path: Path) -> None:
+    real_host = SwtpmHost(tmp_path, EkKind.RSA_2048, AkKind.ECC_P256)
+    simulated = SimulatedAttester(SimulatedTpm(milliseconds=lambda: 0))
+    try:
+        real, made = await real_host.attester.identity(), await simulated.identity()
+        # All but the key itself: an RSA modulus, two coordinates of 32 bytes with their lengths.
+        assert real.ek_public[:-256] == made.ek_public[:-256]
+        assert real.ak_public[:-66] == made.ak_public[:-66]
+        quotes = [await one.quote(EXTRA, BOOT) for one in (real_host.attester, simulated)]
+        assert len({len(quote.attest) for quote in quotes}) == 1
+        assert len({len(quote.signature) for quote in quotes}) == 1
+    finally:
+        await real_host.attester.close()
+        real_host.stop()
+
+
 async def test_a_quote_verifies_over_every_pcr_of_each_bank(host: Host) -> None:
     for selection in (BOOT, ALL):
         assert (await quoted(host, selection)).selection == selection
