@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from typer.testing import CliRunner
 
+from chatelaine.cli.verify import app
 from chatelaine.evidence import tpm_algorithms as alg
 from support.paper_tpm import PCRS, PaperTpm, ek_public, pcr_list, sized
 from support.vectors import VECTORS, needs_vectors
@@ -26,6 +28,11 @@ def run(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProce
         timeout=60,
         check=False,
     )
+
+
+def status_here(*arguments: str | Path) -> int:
+    """The exit status, without a process of its own: for the many ways of wrong usage."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments]).exit_code
 
 
 def verdict(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, dict]:
@@ -222,7 +229,7 @@ def test_usage_errors_end_with_64_and_say_why(arguments):
 
 @pytest.mark.parametrize("value", ["zz", "0", ""])
 def test_extra_data_that_is_no_hexadecimal_is_a_usage_error(quote, value):
-    assert run(*quote.arguments(extra=None), f"--extra-data={value}").returncode == 64
+    assert status_here(*quote.arguments(extra=None), f"--extra-data={value}") == 64
 
 
 @pytest.mark.parametrize(
@@ -230,7 +237,7 @@ def test_extra_data_that_is_no_hexadecimal_is_a_usage_error(quote, value):
 )
 def test_policy_that_is_none_is_a_usage_error(quote, content):
     (quote.folder / "policy").write_text(content)
-    assert run(*quote.arguments(), "--policy", quote.folder / "policy").returncode == 64
+    assert status_here(*quote.arguments(), "--policy", quote.folder / "policy") == 64
 
 
 @pytest.mark.parametrize(
@@ -238,11 +245,11 @@ def test_policy_that_is_none_is_a_usage_error(quote, content):
 )
 def test_pcr_values_that_are_none_are_a_usage_error(quote, content):
     (quote.folder / "pcrs").write_text(content)
-    assert run(*quote.arguments()).returncode == 64
+    assert status_here(*quote.arguments()) == 64
 
 
 def test_standard_input_cannot_be_read_twice(quote):
-    assert run(*quote.arguments(attest="-", signature="-")).returncode == 64
+    assert status_here(*quote.arguments(attest="-", signature="-")) == 64
 
 
 # --- real evidence ----------------------------------------------------------------------------------------------
