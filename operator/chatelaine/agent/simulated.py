@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from chatelaine.agent.attester import Quote, TpmIdentity, TpmMarker
 from chatelaine.agent.errors import ActivationRefused, AttesterRefused, BankAbsent
+from chatelaine.agent.tpm_kinds import EK_POLICY
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.tpm_public import AK_REQUIRED, EK_REQUIRED, Attribute
 from chatelaine.evidence.tpm_types import ATTEST_QUOTE, MAX_PCRS, TPM_GENERATED, TPM_RH_ENDORSEMENT, Selection
@@ -28,7 +29,6 @@ from chatelaine.model.policy import Bank
 
 MAX_EXTRA_DATA_BYTES: Final = 64
 FIRMWARE_VERSION: Final = 0x2026_0001
-_EK_POLICY: Final = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
 _UNCOUNTED_PCRS: Final = (16, 21, 22, 23)
 _DRTM_PCRS: Final = range(17, 23)
 
@@ -206,7 +206,7 @@ def _ek_public(key: rsa.RSAPrivateKey) -> bytes:
     return b"".join(
         (
             struct.pack(">HHI", alg.RSA, alg.SHA256, attributes),
-            _sized(_EK_POLICY),
+            _sized(EK_POLICY),
             struct.pack(">HHHHHI", alg.AES, 128, alg.CFB, alg.NULL, 2048, 0),
             _sized(modulus),
         )

@@ -30,7 +30,7 @@ from tpm2_pytss import (
 )
 
 from chatelaine.agent.errors import StateDamaged
-from chatelaine.agent.tpm_kinds import AkKind, EkKind
+from chatelaine.agent.tpm_kinds import EK_POLICY, AkKind, EkKind
 from chatelaine.pki.errors import KeyFileExposed
 from chatelaine.pki.files import read_private, write_whole
 from chatelaine.telemetry.log import logger
@@ -41,8 +41,6 @@ EK_HANDLE: Final = 0x81010001
 MAX_BLOB_BYTES: Final = 8192
 AK_FILE: Final = "attestation-key.json"
 
-# PolicySecret(TPM_RH_ENDORSEMENT) with SHA-256: "PolicyA" of the EK Credential Profile.
-_EK_POLICY: Final = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
 _EK_ATTRIBUTES: Final = (
     TPMA_OBJECT.FIXEDTPM
     | TPMA_OBJECT.FIXEDPARENT
@@ -134,7 +132,7 @@ class TpmKeys:
         public, *_ = esys.read_public(handle)
         area, wanted = public.publicArea, _ek_template(self._ek_kind).publicArea
         fits = area.type == wanted.type and area.objectAttributes == wanted.objectAttributes
-        if fits and bytes(area.authPolicy) == _EK_POLICY:
+        if fits and bytes(area.authPolicy) == EK_POLICY:
             return handle, bytes(area.marshal())
         log.warning("the key at the reserved handle is no endorsement key of the standard template; making one")
         return None
@@ -222,7 +220,7 @@ def has_handle(esys: ESAPI, handle: int) -> bool:
 
 def _ek_template(kind: EkKind) -> TPM2B_PUBLIC:
     area = TPMT_PUBLIC.parse(
-        _EK_SHAPES[kind], nameAlg=TPM2_ALG.SHA256, objectAttributes=_EK_ATTRIBUTES, authPolicy=_EK_POLICY
+        _EK_SHAPES[kind], nameAlg=TPM2_ALG.SHA256, objectAttributes=_EK_ATTRIBUTES, authPolicy=EK_POLICY
     )
     # The templates say zeros here, not nothing: an empty field would give another key.
     if kind is EkKind.RSA_2048:
