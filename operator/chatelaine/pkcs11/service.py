@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -63,7 +64,21 @@ class Service:
         """
         service = cls(session, pin, session.login(pin()))
         service.self_test()
+        with contextlib.suppress(StoreUnwritable):  # what remains is seen in the inventory; signing goes on
+            service.sweep()
         return service
+
+    def sweep(self) -> None:
+        """Clear what a predecessor that was killed may have left.
+
+        Raises:
+            StoreUnwritable: the token would not delete it.
+            DeviceFailure: the token cannot be searched.
+        """
+        try:
+            keys.sweep(self._session)
+        except PKCS11Error as error:
+            raise mapped(error, "be searched for remains of keys") from error
 
     def self_test(self) -> None:
         """Random bytes that differ, and a signature by a passing key that verifies in software.
