@@ -254,4 +254,5 @@ def _problem(status: int, body: bytes) -> Problem:
         problem = msgspec.json.decode(body, type=Problem)
     except msgspec.DecodeError:
         return Problem(status=status, code="NotAProblemDocument", detail=body[:200].decode(errors="replace"))
-    return problem
+    # Every field has a default, so another message parses too: the status is what HTTP said.
+    return msgspec.structs.replace(problem, status=status)
