@@ -116,9 +116,10 @@ def _public_key(member: dict[str, Any]) -> tuple[str, RSAKey | ECKey]:
     if "d" in member or "k" in member or member.get("use", "sig") != "sig":
         raise KeySetRefused("a key that is private, symmetric or not for signatures")
     try:
-        if member.get("kty") == "RSA":
+        if member.get("kty") == "RSA" and MIN_RSA_BITS <= 6 * len(str(member.get("n"))) <= MAX_RSA_BITS + 6:
             rsa_key = RSAKey.import_key(member)
             public = rsa_key.public_key
+            # Base64url has six bits a character, so the length above is a bound before parsing; this is exact.
             if isinstance(public, rsa.RSAPublicKey) and MIN_RSA_BITS <= public.key_size <= MAX_RSA_BITS:
                 return "RS256", rsa_key
         elif member.get("kty") == "EC":

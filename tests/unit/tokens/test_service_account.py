@@ -4,14 +4,19 @@ import hmac
 import json
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from joserfc.jwk import ECKey
 
 from chatelaine.tokens import errors
+from chatelaine.tokens.compact import encode
 from chatelaine.tokens.service_account import MAX_TOKEN_BYTES, parse_key_set, verify
 from support.tokens import CLUSTER_ISSUER, Cluster, compact, sign_es256
 
 NOW = 1_800_000_000.0
 CLUSTER = Cluster()
+PRIVATE = CLUSTER.ec.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+SHORT = rsa.generate_private_key(65537, 1024).public_key().public_numbers().n.to_bytes(128, "big")
 KEYS = parse_key_set(CLUSTER_ISSUER, CLUSTER.jwks())
 
 
@@ -135,8 +140,10 @@ def test_key_sets_that_cannot_be_used_are_refused():
         json.dumps({"keys": [1]}),
         json.dumps({"keys": [good[0], good[0]]}),
         json.dumps({"keys": [{"kty": "oct", "k": "AA", "kid": "s"}]}),
-        json.dumps({"keys": [{**good[1], "d": "AA"}]}),
+        json.dumps({"keys": [{**ECKey.import_key(PRIVATE).as_dict(private=True), "kid": "p"}]}),
         json.dumps({"keys": [{**good[0], "n": "AQAB"}]}),
+        json.dumps({"keys": [{**good[0], "n": encode(SHORT).decode()}]}),
+        json.dumps({"keys": [{**good[0], "n": encode(b"\xff" * 1024).decode()}]}),
         json.dumps({"keys": [{**good[1], "crv": "P-384"}]}),
         json.dumps({"keys": [{**good[0], "use": "enc"}]}),
         json.dumps({"keys": [{**good[0], "kid": str(number)} for number in range(17)]}),
