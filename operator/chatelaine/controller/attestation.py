@@ -23,7 +23,7 @@ from chatelaine.controller.interrogation import (
     selection_of,
 )
 from chatelaine.evidence.bundle import EnrolledIdentity, VerifiedEvidence
-from chatelaine.evidence.errors import EvidenceError, Malformed, StatementPcrMismatch
+from chatelaine.evidence.errors import AttestationKeyMismatch, EvidenceError, Malformed, StatementPcrMismatch
 from chatelaine.model.hsm import Hsm
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
@@ -132,6 +132,9 @@ class Prober:
             self._note_activation(str(refused), started)
         except EvidenceError as error:
             reason = Reason.EVIDENCE_MALFORMED if isinstance(error, Malformed) else Reason.NOT_AUTHENTICATED
+            if isinstance(error, AttestationKeyMismatch):
+                # Another TPM, or a cleared one: whoever it is shows itself, and a person sees the conflict.
+                self._identity_wanted = True
             self._drop(error.reason, reason, f"{error.reason}: {error}", started)
         except PeerError as error:
             self._drop(type(error).__name__, _reach_reason(error), str(error), started)

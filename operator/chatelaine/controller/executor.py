@@ -266,15 +266,20 @@ class Executor:
         stored = self._base(key, uid, run)
         guard = {"uid": uid, "resourceVersion": str(stored.resource_version)}
         body = {**patch, "metadata": {**patch.get("metadata", {}), **guard}}
-        cache = self._caches[key.kind]
-        after = await self._kube.merge(
-            RESOURCES[key.kind],
-            key.name,
-            body,
-            field_manager=MANAGERS[key.kind],
-            namespace=key.namespace or None,
-            subresource=subresource,
-        )
+        cache, resource, namespace = self._caches[key.kind], RESOURCES[key.kind], key.namespace or None
+        try:
+            after = await self._kube.merge(
+                resource,
+                key.name,
+                body,
+                field_manager=MANAGERS[key.kind],
+                namespace=namespace,
+                subresource=subresource,
+            )
+        except Conflict:
+            # The event may still be under way; looking again at the same picture would meet the same conflict.
+            cache.took(await self._kube.get(resource, key.name, namespace))
+            raise
         run.versions[key] = int(str(metadata_of(after).get("resourceVersion", "0")))
         cache.took(after)
 

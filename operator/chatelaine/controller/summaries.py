@@ -71,11 +71,12 @@ class PolicySummary:
 
 @dataclass(frozen=True, slots=True)
 class SecretSummary:
-    """A binding Secret of ours."""
+    """A binding Secret of ours. `version`: its data is not watched, so any change of it is news."""
 
     owner_uid: str
     digest: str
     claim: tuple[str, str] | None
+    version: str
 
 
 def pod(body: JsonObject) -> PodSummary:
@@ -139,7 +140,8 @@ def secret(body: JsonObject) -> SecretSummary:
     """Of a Secret's metadata."""
     meta = metadata_of(body)
     annotations: dict[str, str] = meta.get("annotations") or {}
-    return SecretSummary(owner_of(body), annotations.get(ANNOTATION_DIGEST, ""), _claim(meta.get("labels") or {}))
+    claim, version = _claim(meta.get("labels") or {}), str(meta.get("resourceVersion", ""))
+    return SecretSummary(owner_of(body), annotations.get(ANNOTATION_DIGEST, ""), claim, version)
 
 
 def owner_of(body: JsonObject) -> str:

@@ -26,16 +26,18 @@ from chatelaine.kube.port import (
 from chatelaine.kube.watch import Changed, Kept, Watch
 from chatelaine.model.claim import ClientSpec, HsmClaim
 from chatelaine.model.common import LabelSelector
+from chatelaine.model.conditions import is_true
 from chatelaine.model.hsm import Hsm, Mode
 from chatelaine.model.identifiers import LABEL_MANAGED_BY, MANAGED_BY, key_label
 from chatelaine.model.keys import KeyState
 from chatelaine.model.policy import AttestationPolicy
+from chatelaine.model.reasons import ConditionType
 from chatelaine.reconcile.snapshot import BoundClaim
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimIndex:
-    """What other objects look up of a claim.
+    """What other objects look up of a claim. `waits`: it is not bound (any more) and takes the next place it finds.
 
     `bound`: as its Hsm sees it, by uid of each Hsm on which it has versions or its allocation. `hsm` is the name and
     uid in `status.allocation`.
@@ -46,7 +48,7 @@ class ClaimIndex:
     bound: Mapping[str, BoundClaim]
     policy: str | None
     has_clients: bool
-    deleting: bool
+    waits: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ class World:
         return self._claims_by_hsm.get(hsm_uid, {})
 
     def unbound(self) -> tuple[Key, ...]:
-        """Claims without an allocation."""
+        """Claims without a place."""
         return tuple(self._unbound)
 
     def claims_in(self, namespace: str) -> tuple[Key, ...]:
@@ -272,7 +274,7 @@ class World:
         else:
             here.add(key)
             self._claims_by_uid[after.uid] = key
-            (self._unbound.add if after.index.hsm is None else self._unbound.discard)(key)
+            (self._unbound.add if after.index.waits else self._unbound.discard)(key)
         self._listener.claim_changed(key, before, after)
 
     def _pod_changed(self, change: Changed[summaries.PodSummary]) -> None:
@@ -339,5 +341,5 @@ def index_claim(claim: HsmClaim) -> ClaimIndex:
         bound=bound,
         policy=claim.spec.policy_ref.name if claim.spec.policy_ref is not None else None,
         has_clients=bool(claim.spec.clients),
-        deleting=meta.deletion_timestamp is not None,
+        waits=not is_true(claim.status.conditions, ConditionType.BOUND.value),
     )
