@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import replace
 
+import cbor2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,6 +177,34 @@ def test_stored_evidence_is_read_back_and_verifies_to_the_same():
 def test_evidence_digest_does_not_depend_on_the_order_of_pcrs():
     evidence = HOST.answer()
     assert replace(evidence, pcrs=dict(reversed(PCRS.items()))).evidence_digest() == evidence.evidence_digest()
+
+
+@pytest.mark.parametrize("pcrs", [[[7, PCRS[7]], [0, PCRS[0]]], [[0, PCRS[0]], [0, PCRS[0]], [7, PCRS[7]]]])
+def test_stored_evidence_has_one_encoding(pcrs):
+    stored = cbor2.loads(HOST.answer().encode()) | {"pcrs": pcrs}
+    with pytest.raises(errors.Malformed):
+        decode_evidence(cbor2.dumps(stored, canonical=True))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"attest": "text"},
+        {"bank": 4},
+        {"pcrs": {}},
+        {"pcrs": [[0]]},
+        {"pcrs": [["0", b""]]},
+        {"pcrs": [[24, b""]]},
+        {"pcrs": [[-1, b""]]},
+        {"pcrs": [[0, bytes(65)]]},
+        {"pcrs": [[index, b""] for index in range(25)]},
+    ],
+    ids=str,
+)
+def test_stored_evidence_with_a_field_of_another_kind_is_refused(changed):
+    stored = cbor2.loads(HOST.answer().encode()) | changed
+    with pytest.raises(errors.Malformed):
+        decode_evidence(cbor2.dumps(stored, canonical=True))
 
 
 @given(st.binary(max_size=200))

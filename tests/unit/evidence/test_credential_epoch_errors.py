@@ -112,6 +112,11 @@ def test_modulus_shorter_than_it_says_is_refused():
         parse_public(public[:-258] + struct.pack(">H", 255) + public[-255:])
 
 
+def test_trailing_bytes_after_a_public_area_are_refused():
+    with pytest.raises(errors.TrailingBytes):
+        parse_public(ek_public() + b"\x00")
+
+
 def test_endless_public_area_is_refused():
     with pytest.raises(errors.Oversized):
         parse_public(bytes(2049))

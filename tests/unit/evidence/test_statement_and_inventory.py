@@ -178,6 +178,11 @@ def test_inventory_beyond_its_bound_is_refused():
         encode_inventory(token_key(f"key-{number}") for number in range(MAX_KEYS + 1))
 
 
+def test_encoded_inventory_beyond_its_bound_is_refused():
+    with pytest.raises(errors.Oversized):
+        decode_inventory(cbor2.dumps([0] * (MAX_KEYS + 1), canonical=True))
+
+
 def test_key_with_an_endless_label_is_refused():
     with pytest.raises(errors.Oversized):
         encode_inventory([token_key("x" * 1025)])
