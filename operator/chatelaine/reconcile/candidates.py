@@ -196,6 +196,8 @@ def _deadlines(_: ClaimSnapshot, view: HsmView) -> Finding:
 def _attested(snapshot: ClaimSnapshot, view: HsmView) -> Finding:
     standing = attested_for(snapshot.claim, view, snapshot.policies, snapshot.now)
     outcome = standing.outcome
+    if outcome is Outcome.HOLDS and view.silent:
+        return Finding("attested", Outcome.CANNOT_TELL, "Silent", "does not answer at the moment")
     if outcome is Outcome.HOLDS and not standing.fresh:
         outcome = Outcome.CANNOT_TELL
     text = f"not attested ({standing.reason}): {standing.message.removeprefix(f'Hsm {view.name}: ')}"

@@ -1,8 +1,9 @@
 """How a claim leaves an HSM: its keys are kept track of first, the seat is given back second.
 
 Retain: key versions are listed in `Hsm.status.retained` before the seat goes. Destroy: each version is destroyed
-before. Where that cannot be done (HSM gone, or not trusted while the namespace goes), retaining takes its place, with
-an Event: no namespace may hang on an HSM. A claim that is merely deleted waits for its HSM, and says so.
+before. Where that cannot be done (the HSM is gone, or silent or not trusted while the namespace goes), retaining
+takes its place, with an Event: no namespace may hang on an HSM. A claim that is merely deleted waits for its HSM,
+and says so.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def _leave_for_good(work: Work, uid: str) -> str | None:
         if destroy:
             _tell(work, f"The Hsm with uid {uid} is gone: {len(alive)} key versions could not be destroyed.")
         return None
-    if destroy and view.standing.serves:
+    why = "does not answer" if view.standing.serves else f"is not trusted ({view.standing.reason})"
+    if destroy and view.standing.serves and not view.silent:
         for name, version in alive:
             work.actions.append(DestroyKey(view.name, view.uid, key_label(work.uid, name, version.version)))
         if work.uid in view.seats:
@@ -102,13 +104,13 @@ def _leave_for_good(work: Work, uid: str) -> str | None:
         return None
     if destroy and not work.snapshot.namespace.deleting:
         return (
-            f"{len(alive)} key versions on Hsm {view.name} are to be destroyed, but it is not trusted now"
-            f" ({view.standing.reason}); set reclaimPolicy to Retain to let the claim go without."
+            f"{len(alive)} key versions are to be destroyed, but Hsm {view.name} {why} now;"
+            " set reclaimPolicy to Retain to let the claim go without."
         )
     keep, give = leave(work, view)
     work.actions += [*keep, *give]
     if destroy and keep:
-        _tell(work, f"Hsm {view.name} is not trusted now: {len(alive)} key versions are retained, not destroyed.")
+        _tell(work, f"Hsm {view.name} {why} now: {len(alive)} key versions are retained, not destroyed.")
     return None
 
 

@@ -90,7 +90,7 @@ def _destroy(work: Work) -> None:
             if (key.name, str(version.version)) != (name, number) or version.state is not KeyState.DEACTIVATED:
                 continue
             view = work.find(version.hsm.uid)
-            if view is None or not view.standing.serves:
+            if view is None or not view.standing.serves or view.silent:
                 continue
             work.actions.append(DestroyKey(view.name, view.uid, key_label(work.uid, key.name, version.version)))
             gone = version.model_copy(update={"state": KeyState.DESTROYED, "reason": DESTROYED})
@@ -154,6 +154,8 @@ def _pruned(versions: list[KeyVersionStatus]) -> list[KeyVersionStatus]:
 def _ensure(work: Work) -> None:
     """Ask for every intent that is not made yet. The status with the intent is written before these run."""
     assert work.view is not None  # noqa: S101 - the caller has asked
+    if work.view.silent:
+        return
     for key in work.keys:
         for version in key.versions:
             if version.state is KeyState.PRE_ACTIVE and version.hsm.uid == work.view.uid:

@@ -187,6 +187,12 @@ class HsmView:
     pending: frozenset[str] = frozenset()
 
     @property
+    def silent(self) -> bool:
+        """The last attempt to talk to agent or gateway failed: nothing is started there that needs an answer."""
+        reach = self.host.reach if self.host is not None else None
+        return reach is not None and reach.status is Outcome.REFUTED
+
+    @property
     def name(self) -> str:
         """Name of the Hsm."""
         return self.hsm.metadata.name

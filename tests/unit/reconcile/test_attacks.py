@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.claim import ClaimAllocation, HsmClaimStatus, HsmRefStatus, KeyStatus, KeyVersionStatus
 from chatelaine.model.common import Condition
 from chatelaine.model.conditions import timestamp
-from chatelaine.model.hsm import EpochStatus
+from chatelaine.model.hsm import EpochStatus, HsmStatus
 from chatelaine.model.identifiers import LABEL_NAMESPACE_NAME, key_label
 from chatelaine.model.keys import KeyState, KeyType
+from chatelaine.model.policy import Bank
+from chatelaine.model.reasons import Reason
 from chatelaine.reconcile import claim as claim_room
 from chatelaine.reconcile.plan import EnsureKey
 from chatelaine.reconcile.served import usable_versions
 from chatelaine.reconcile.snapshot import NamespaceFacts
+from chatelaine.reconcile.standing import judge
 from support.world import World
 from support.world_hosts import BAD_PCR, GOOD_PCR
 from support.world_objects import (
@@ -24,6 +30,7 @@ from support.world_objects import (
     put_claim,
     put_hsm,
     put_policy,
+    readmit,
     stage,
     uid_of,
 )
@@ -290,3 +297,53 @@ def test_evidence_refuted_again_after_the_proof_does_not_readmit() -> None:
     after = world.hsms["hsm-a"].status.attestation
     assert after is not None
     assert after.verdict == "Untrusted"
+    assert Reason.READMITTED not in [event.reason for event in world.events]
+
+
+def test_evidence_of_another_attestation_key_than_the_proven_one_does_not_readmit() -> None:
+    world = stage("hsm-a")
+    world.hosts["hsm-a"].pcrs[7] = BAD_PCR
+    world.attest()
+    world.settle()
+    world.hosts["hsm-a"].pcrs[7] = GOOD_PCR
+    readmit(world, "hsm-a")
+    proof = world.hosts["hsm-a"].presents()
+    world.touch("hsm-a", identity=True)
+    uid = world.hsms["hsm-a"].metadata.uid
+    seen = world.memory[uid]
+    assert seen.admission is not None
+    assert judge(world.hsm_snapshot("hsm-a")).readmitted
+    world.hosts["hsm-a"].ak = "ak-of-somebody-else"
+    stolen = world.hosts["hsm-a"].evidence(Selection(Bank.SHA256, (0, 7)))
+    swapped = replace(seen.admission, evidence=stolen, evidence_digest=stolen.evidence_digest, presented=proof)
+    world.memory[uid] = replace(seen, last_round=swapped, admission=swapped)
+    assert judge(world.hsm_snapshot("hsm-a")).verdict == "Untrusted"
+
+
+def test_round_of_another_attestation_key_than_the_enrolled_one_is_not_judged() -> None:
+    world = stage("hsm-a")
+    uid = world.hsms["hsm-a"].metadata.uid
+    seen = world.memory[uid]
+    assert seen.last_round is not None
+    world.pass_time(100)
+    world.hosts["hsm-a"].ak = "ak-of-somebody-else"
+    theirs = world.hosts["hsm-a"].evidence(Selection(Bank.SHA256, (0, 7)))
+    round_ = replace(seen.last_round, evidence=theirs, received_at=world.now)
+    world.memory[uid] = replace(seen, last_round=round_)
+    assert not judge(world.hsm_snapshot("hsm-a")).serves
+
+
+def test_lost_status_is_not_readmitted_before_its_seats_are_rebuilt() -> None:
+    world = stage("hsm-a")
+    put_claim(world)
+    world.settle()
+    lost = HsmStatus()
+    world.put_hsm(world.hsms["hsm-a"], **{name: getattr(lost, name) for name in HsmStatus.model_fields})
+    world.restart()
+    world.settle()
+    readmit(world, "hsm-a")
+    world.put_hsm(world.hsms["hsm-a"], allocations=[])
+    world.touch("hsm-a", identity=True)
+    world.claims.clear()
+    standing = judge(world.hsm_snapshot("hsm-a"))
+    assert (standing.verdict, standing.readmitted) == ("Unknown", False)

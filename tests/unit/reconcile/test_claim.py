@@ -99,6 +99,24 @@ class TestBinding:
         text = message(world.claims["payments", "another"], "Bound")
         assert "hsm-a: has 2 claims, the claim wants it alone" in text
 
+    def test_nobody_sits_beside_an_exclusive_claim(self) -> None:
+        world = stage("hsm-a")
+        put_claim(world, "alone", mode="Exclusive")
+        world.settle()
+        put_claim(world, "late")
+        world.settle()
+        assert bound_to(world, "late") is None
+        assert "taken exclusively" in message(world.claims["payments", "late"], "Bound")
+
+    def test_nothing_is_started_on_an_hsm_that_does_not_answer(self) -> None:
+        world = stage("hsm-a")
+        world.hosts["hsm-a"].reachable = False
+        world.attest()
+        put_claim(world)
+        world.settle()
+        assert condition(world.claims["payments", "checkout"], "Bound") == ("False", "WaitingForAttestation")
+        assert "hsm-a: does not answer" in message(world.claims["payments", "checkout"], "Bound")
+
     def test_named_hsm_is_the_only_one(self) -> None:
         world = stage()
         put_claim(world, selector=None, hsmRef={"name": "hsm-b"})
@@ -417,6 +435,18 @@ class TestDeletion:
         assert world.claims == {}
         assert [(k.name, k.version) for k in world.hsms["hsm-a"].status.retained[0].keys] == [("signing", 1)]
         assert (Reason.KEYS_RETAINED, EventType.WARNING) in [(e.reason, e.type) for e in world.events]
+
+    def test_a_namespace_that_goes_does_not_hang_on_a_silent_hsm_even_under_audit(self) -> None:
+        world = stage("hsm-a", enforcement="Audit")
+        put_claim(world, reclaimPolicy="Destroy")
+        world.settle()
+        world.hosts["hsm-a"].reachable = False
+        world.attest()
+        world.namespaces["payments"] = replace(world.namespaces["payments"], deleting=True)
+        delete_claim(world)
+        world.settle()
+        assert world.claims == {}
+        assert Reason.KEYS_RETAINED in [event.reason for event in world.events]
 
     @pytest.mark.parametrize("reclaim", ["Retain", "Destroy"])
     def test_a_claim_whose_hsm_is_gone_can_go(self, reclaim: str) -> None:
