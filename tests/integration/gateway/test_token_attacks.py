@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from chatelaine.model.identifiers import agent_server_name
 from chatelaine.wire.messages import ClientView
-from support.gateway import Client, GatewayProcess, Operator
+from support.gateway import Client, GatewayProcess, Operator, leaf_of
 from support.tokens import Cluster, compact, sign_es256
 
 INVALID = "ERROR_INVALID_TOKEN"
@@ -54,6 +56,17 @@ def test_token_without_a_client_certificate_is_refused(client, gateway):
     assert _last_reason(gateway) == "LeafAbsent"
 
 
+def test_token_held_by_one_of_our_own_processes_is_refused(new_client, gateway, operator):
+    """Its TLS key may be the token's, but only a leaf of the gateway's client CA says which pod holds it."""
+    client = new_client()
+    leaf_of(gateway, client.key_path.parent / "leaf", agent_server_name("hsm-a"))
+    client.key_path = client.key_path.parent / "leaf" / "key.pem"
+    client.key = load_pem_private_key(client.key_path.read_bytes(), None)
+    client.login(CLAIM)
+    client.chain_path = client.key_path.parent / "chain.pem"
+    _refused(client, client.token, "LeafAbsent")
+
+
 def test_leaf_without_a_token_is_refused(client, gateway):
     body = json.dumps({"input": ""}).encode()
     for headers in ({}, {"authorization": "Basic eDp5"}, {"authorization": "Bearer "}, {"authorization": "bearer x"}):
@@ -63,9 +76,10 @@ def test_leaf_without_a_token_is_refused(client, gateway):
 
 
 def test_two_authorization_headers_are_refused(client):
-    head = f"POST /v1/keys/payments/{CLAIM}/signing/sign HTTP/1.1\r\nhost: x\r\ncontent-length: 2"
+    body = json.dumps({"input": ""}).encode()
+    head = f"POST /v1/keys/payments/{CLAIM}/signing/sign HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}"
     with client.line() as line:
-        reply = line.raw("POST", f"{head}\r\nauthorization: Bearer x\r\nauthorization: Bearer {client.token}", b"{}")
+        reply = line.raw("POST", f"{head}\r\nauthorization: Bearer x\r\nauthorization: Bearer {client.token}", body)
         assert (reply.status, reply.code) == (400, "ERROR_BAD_REQUEST")
 
 

@@ -84,6 +84,9 @@ def test_the_earlier_of_both_clocks_is_the_deadline(clocks):
 def test_deadline_is_counted_from_receipt_and_bounded():
     view = _view(_update(1, standing=_standing(valid_for_seconds=1e12, valid_until=2**53)))
     assert view.seconds_left(NOW) == MAX_DEADLINE_SECONDS
+    # Each clock alone is enough, whoever sets the other one back.
+    assert not view.serving(Moment(NOW.wall, NOW.monotonic + MAX_DEADLINE_SECONDS))
+    assert not view.serving(Moment(NOW.wall + MAX_DEADLINE_SECONDS, NOW.monotonic))
     view = _view(_update(1, standing=_standing(valid_for_seconds=-5.0)))
     assert not view.serving(NOW)
 
@@ -118,10 +121,10 @@ def test_view_for_another_instance_is_not_taken():
         _view(_update(1, instance="earlier life"))
 
 
-@pytest.mark.parametrize("base", [0, 1])
-def test_change_without_a_held_view_is_not_taken(base):
+@pytest.mark.parametrize(("term", "base"), [(1, 0), (1, 1), (0, 0)])
+def test_change_without_a_held_view_is_not_taken(term, base):
     with pytest.raises(ViewOutdated):
-        _view(_update(2, base=base))
+        _view(_update(2, term=term, base=base))
 
 
 def test_change_of_another_view_or_term_is_not_taken():
