@@ -327,6 +327,18 @@ def test_old_signature_hash_is_refused():
         judged(leaf(hash_=hashes.SHA224()))
 
 
+def test_second_encoding_of_the_same_signature_is_refused():
+    certificate = leaf()
+    while certificate.signature[-1] & 1:  # only where the last bit is 0 may a reader take it for an unused one
+        certificate = leaf()
+    changed = bytearray(certificate.public_bytes(serialization.Encoding.DER))
+    changed[-len(certificate.signature) - 1] = 1
+    (same,) = load_certificates(bytes(changed))
+    assert same.signature == certificate.signature
+    with pytest.raises(errors.CertificateMalformed):
+        judged(same)
+
+
 def test_circle_of_issuers_ends():
     first = Authority("a", 11)
     second = Authority("b", 12, first)
