@@ -67,6 +67,20 @@ class HsmHost:
         self.tpm.reset()
         self._measure_boot()
 
+    def restart(self) -> None:
+        """A whole reboot: the processes end, the TPM is reset, a clean boot is measured, the processes start."""
+        self._stop_processes()
+        self.reboot()
+        self.start()
+
+    def replace_tpm(self) -> None:
+        """Another TPM in the same host; the old one is kept aside."""
+        self._swap_tpm(self.directory / "other-tpm")
+
+    def restore_tpm(self) -> None:
+        """The first TPM again."""
+        self._swap_tpm(self.directory / "tpm")
+
     def tamper(self, pcr: int = 4, what: bytes = b"something nobody approved") -> None:
         """Extends a PCR behind everybody's back."""
         assert self.tpm is not None
@@ -126,12 +140,24 @@ class HsmHost:
 
     def stop(self) -> None:
         """Ends everything of this host; its token and TPM state stay on disk."""
+        self._stop_processes()
+        if self.tpm is not None:
+            self.tpm.stop()
+        self.tpm = None
+
+    def _stop_processes(self) -> None:
         for child in (self.agent, self.gateway):
             if child is not None:
                 child.stop()
-        if self.tpm is not None:
-            self.tpm.stop()
-        self.agent = self.gateway = self.tpm = None
+        self.agent = self.gateway = None
+
+    def _swap_tpm(self, state: Path) -> None:
+        assert self.tpm is not None
+        self._stop_processes()
+        self.tpm.stop()
+        self.tpm = Swtpm(state)
+        self._measure_boot()
+        self.start()
 
     def _measure_boot(self) -> None:
         assert self.tpm is not None

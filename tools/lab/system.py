@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Lab:
     control_plane: ControlPlane
     operator: Operator
     pool: Pool
+    clients: list[SigningClient] = field(default_factory=list)
 
     def claim(self, name: str, namespace: str = TEAM) -> dict[str, Any]:
         """The claim now."""
@@ -59,7 +60,14 @@ class Lab:
         hsm = found["status"]["allocation"]["hsm"]["name"]
         data = self.control_plane.admin.read("v1", "Secret", found["status"]["binding"]["name"], namespace)["data"]
         secret = {key: base64.b64decode(value).decode() for key, value in data.items()}
-        return SigningClient(self.pool.address, int(secret["port"]), secret["ca.crt"], hsm, namespace, claim)
+        client = SigningClient(self.pool.address, int(secret["port"]), secret["ca.crt"], hsm, namespace, claim)
+        self.clients.append(client)
+        return client
+
+    def close_clients(self) -> None:
+        """Ends the connections of all clients made so far."""
+        while self.clients:
+            self.clients.pop().close()
 
     def signing_client(self, claim: str, pod: dict[str, Any], namespace: str = TEAM) -> SigningClient:
         """A client with a trust token. Until the gateway has heard that the pod lives, it is asked again."""
@@ -81,13 +89,15 @@ def running(real: int, simulated: int = 0, *, capacity: int = 100, audit: bool =
         operator = Operator(control_plane, Path(folder) / "operator")
         operator.start()
         pool = Pool(control_plane, operator, Path(folder) / "hosts")
+        lab = Lab(control_plane, operator, pool)
         try:
             pool.apply_policy(TEAM_LABELS)
             pool.add([f"real-{n}" for n in range(real)], capacity=capacity)
             pool.add([f"simulated-{n}" for n in range(simulated)], simulated=True, capacity=capacity)
             pool.admit()
-            yield Lab(control_plane, operator, pool)
+            yield lab
         finally:
+            lab.close_clients()
             pool.stop()
             operator.stop()
 

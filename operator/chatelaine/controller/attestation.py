@@ -27,6 +27,7 @@ from chatelaine.evidence.errors import AttestationKeyMismatch, EvidenceError, Ma
 from chatelaine.model.hsm import Hsm
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
+from chatelaine.reconcile.enrolment import same
 from chatelaine.reconcile.snapshot import EvidenceRound, PresentedIdentity
 from chatelaine.telemetry.log import logger
 from chatelaine.wire.messages import Change, ChangeKind
@@ -149,8 +150,14 @@ class Prober:
         spki = await self._link.proven_key()
         if self._identity_due(started):
             await self._identify(hsm, agent, spki, started)
-        else:
+            self._identity_wanted |= self._conflicts(hsm)
+        elif not self._conflicts(hsm):
             await self._interrogate(hsm, agent, spki, started)
+
+    def _conflicts(self, hsm: Hsm) -> bool:
+        """Another identity than the enrolled one was shown: until it shows the enrolled one, no quote can be its."""
+        enrolled, presented = hsm.status.identity, self._memory.observation.presented
+        return enrolled is not None and presented is not None and not same(enrolled, presented)
 
     def _identity_due(self, started: float) -> bool:
         return self._identity_wanted and started - self._identity_at >= self._identity_pause

@@ -115,10 +115,19 @@ def _known(enrolled: EnrolledIdentity, presented: PresentedIdentity | None) -> E
     theirs = (presented.ek_digest, presented.attestation_key_thumbprint)
     if ours == theirs:
         what = f"attestation key {presented.ak_name_hex}; enrolled is {enrolled.ak_name}"
+        remedy = (
+            "If its TPM was cleared or its agent's state lost on purpose, re-admit it:"
+            f" annotate {ANNOTATION_READMIT}=<status.attestation.evidenceDigest>."
+        )
     else:
         what = f"EK {theirs[0]} and HSM attestation key {theirs[1]}; enrolled are {ours[0]} and {ours[1]}"
+        remedy = "If the new host is meant, commit its two digests to spec.identity, then re-admit it."
     return Enrolment(
-        Outcome.REFUTED, Reason.IDENTITY_CONFLICT, f"The host shows {what}.", identity=enrolled, readmission=True
+        Outcome.REFUTED,
+        Reason.IDENTITY_CONFLICT,
+        f"The host shows {what}. {remedy}",
+        identity=enrolled,
+        readmission=True,
     )
 
 

@@ -1,0 +1,229 @@
+"""Real operator, agents, gateways, tokens and TPMs as processes; what a person, a tenant and an attacker do."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from tools.control_plane.client import ApiError
+from tools.lab.objects import GROUP, condition_of, wait_condition
+from tools.lab.system import TEAM, Lab, claim, exchange_when_known, running
+from tools.lab.workload import Refusal, SigningClient
+
+pytestmark = pytest.mark.xdist_group("system")
+
+SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with running(real=2) as system:
+        yield system
+
+
+@pytest.fixture(autouse=True)
+def closed_clients(lab: Lab) -> Iterator[None]:
+    yield
+    lab.close_clients()
+
+
+def until(holds: Callable[[], bool], seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)
+
+
+def refusal_of(client: SigningClient, seconds: float) -> Refusal:
+    """Signs on one and the same connection until the gateway refuses."""
+    port, deadline = client.local_port, time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            client.sign("key-0", b"tick")
+        except Refusal as refusal:
+            return refusal
+        assert client.local_port == port, "the connection was closed before a refusal was seen"
+    raise AssertionError("never refused")
+
+
+def readmit(lab: Lab, host: str) -> None:
+    refuted = lab.pool.hsm(host)["status"]["attestation"]["evidenceDigest"]
+    target = {"apiVersion": GROUP, "kind": "Hsm", "metadata": {"name": host}}
+    lab.control_plane.admin.merge(target, {"metadata": {"annotations": {"chatelaine.dev/readmit": refuted}}})
+    wait_condition(lambda: lab.pool.hsm(host), "Ready", "True", seconds=SECONDS)
+
+
+def policies_of(lab: Lab, uid: str) -> list[str]:
+    path = f"/apis/networking.k8s.io/v1/networkpolicies?labelSelector=chatelaine.dev%2Fclaim-uid%3D{uid}"
+    return [item["metadata"]["name"] for item in lab.control_plane.admin.get(path)["items"]]
+
+
+def test_a_pod_signs_and_the_binding_secret_holds_no_key(lab: Lab) -> None:
+    bound = lab.bind(claim("plain", clients=True))
+    client = lab.signing_client("plain", lab.pod("plain"))
+    assert client.sign("key-0", b"message")
+    secret = lab.control_plane.admin.read("v1", "Secret", "plain", TEAM)
+    content = "".join(base64.b64decode(value).decode() for value in secret["data"].values())
+    assert "PRIVATE" not in content
+    assert secret["metadata"]["ownerReferences"][0]["uid"] == bound["metadata"]["uid"]
+
+
+def test_token_of_a_pod_that_no_client_names_is_refused(lab: Lab) -> None:
+    lab.bind(claim("named", clients=True))
+    lab.bind(claim("stranger", clients=True))
+    stranger = lab.pod("stranger")
+    lab.signing_client("stranger", stranger)  # the gateway knows this pod
+    with pytest.raises(Refusal) as caught:
+        lab.client("named").exchange(lab.service_account_token(stranger))
+    assert caught.value.code == "ERROR_NOT_A_CLIENT"
+
+
+def test_token_for_another_audience_is_refused(lab: Lab) -> None:
+    lab.bind(claim("audience", clients=True))
+    pod = lab.pod("audience")
+    lab.signing_client("audience", pod)
+    with pytest.raises(Refusal) as caught:
+        lab.client("audience").exchange(lab.service_account_token(pod, audience="https://kubernetes.default.svc"))
+    assert caught.value.code == "ERROR_INVALID_TOKEN"
+
+
+def test_tokens_die_with_their_pod(lab: Lab) -> None:
+    lab.bind(claim("mortal", clients=True))
+    pod = lab.pod("mortal")
+    client = lab.signing_client("mortal", pod)
+    client.sign("key-0", b"alive")
+    lab.control_plane.admin.delete(pod)
+
+    assert refusal_of(client, seconds=SECONDS).code == "ERROR_INVALID_TOKEN"
+
+
+def test_open_connection_to_a_tampered_host_is_refused_and_policies_go(lab: Lab) -> None:
+    bound = lab.bind(claim("cut", clients=True))
+    uid, host = bound["metadata"]["uid"], bound["status"]["allocation"]["hsm"]["name"]
+    client = lab.signing_client("cut", lab.pod("cut"))
+    client.sign("key-0", b"open")
+    assert policies_of(lab, uid)
+    lab.pool.hosts[host].tamper(pcr=7)
+    refusal = refusal_of(client, seconds=SECONDS)
+    assert (refusal.code, refusal.connection_closes) == ("ERROR_INVALID_TOKEN", True)
+    until(lambda: not policies_of(lab, uid))
+    found = wait_condition(lambda: lab.pool.hsm(host), "Attested", "False", reason="EvidenceRefuted", seconds=SECONDS)
+    assert "PCR 7" in condition_of(found, "Attested")["message"]
+    wait_condition(lambda: lab.claim("cut"), "Ready", "False", seconds=SECONDS)
+    # A clean boot alone changes nothing; the annotation does.
+    lab.pool.hosts[host].reboot()
+    readmit(lab, host)
+    until(lambda: bool(policies_of(lab, uid)))
+    wait_condition(lambda: lab.claim("cut"), "Ready", "True", seconds=SECONDS)
+
+
+def test_rebooted_host_stays_trusted_under_a_new_epoch_and_old_tokens_die(lab: Lab) -> None:
+    bound = lab.bind(claim("reboot", clients=True))
+    host = bound["status"]["allocation"]["hsm"]["name"]
+    pod = lab.pod("reboot")
+    client = lab.signing_client("reboot", pod)
+    client.sign("key-0", b"before")
+    before = lab.pool.hsm(host)["status"]["attestation"]["epoch"]
+    # The processes of the host go with the reboot: nobody reads PCRs while the boot is being measured.
+    lab.pool.hosts[host].restart()
+    until(lambda: lab.pool.hsm(host)["status"]["attestation"]["epoch"] != before)
+    after = lab.pool.hsm(host)["status"]["attestation"]
+    assert after["verdict"] == "Trusted"
+    assert after["epoch"]["resetCount"] == before["resetCount"] + 1
+    wait_condition(lambda: lab.claim("reboot"), "Ready", "True", seconds=SECONDS)
+    client.close()
+    with pytest.raises(Refusal) as caught:
+        client.sign("key-0", b"after")
+    assert caught.value.code == "ERROR_INVALID_TOKEN"
+    exchange_when_known(lab.client("reboot"), lab.service_account_token(pod))
+
+
+def test_replaced_tpm_is_a_conflict_and_never_an_overwrite(lab: Lab) -> None:
+    host = "real-1"
+    before = lab.pool.hsm(host)["status"]["identity"]
+    lab.pool.hosts[host].replace_tpm()
+    wait_condition(lambda: lab.pool.hsm(host), "Enrolled", "False", reason="IdentityConflict", seconds=60)
+    assert lab.pool.hsm(host)["status"]["identity"] == before
+    # The first TPM again, with a new attestation key: still a person's decision, by the annotation alone.
+    lab.pool.hosts[host].restore_tpm()
+    wait_condition(lambda: lab.pool.hsm(host), "Reachable", "True", seconds=60)
+    assert condition_of(lab.pool.hsm(host), "Enrolled")["reason"] == "IdentityConflict"
+    readmit(lab, host)
+    after = lab.pool.hsm(host)["status"]["identity"]
+    assert after["ekDigest"] == before["ekDigest"]
+    assert after["akName"] != before["akName"]
+
+
+def test_namespace_deleted_under_a_claim_goes_away_and_its_keys_are_retained(lab: Lab) -> None:
+    lab.control_plane.create_namespace("short-lived", {"chatelaine.dev/lab": "yes"})
+    bound = lab.bind(claim("gone", clients=True, namespace="short-lived"))
+    uid, host = bound["metadata"]["uid"], bound["status"]["allocation"]["hsm"]["name"]
+    lab.control_plane.admin.delete({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "short-lived"}})
+
+    def absent() -> bool:
+        try:
+            lab.control_plane.admin.read("v1", "Namespace", "short-lived")
+        except ApiError as error:
+            return error.status == 404
+        return False
+
+    until(absent, seconds=60)
+    status = lab.pool.hsm(host)["status"]
+    assert uid in {entry["claimUid"] for entry in status["retained"]}
+    assert uid not in {entry["claimUid"] for entry in status.get("allocations", [])}
+    assert not policies_of(lab, uid)
+
+
+def test_claim_pointing_at_a_secret_that_is_not_its_own_is_told_so_and_the_secret_is_untouched(lab: Lab) -> None:
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "theirs", "namespace": TEAM},
+        "stringData": {"password": "untouched"},
+    }
+    lab.control_plane.admin.create(theirs)
+    before = lab.control_plane.admin.read("v1", "Secret", "theirs", TEAM)
+    lab.control_plane.admin.create(claim("thief", clients=True, binding={"secretName": "theirs"}))
+    found = wait_condition(lambda: lab.claim("thief"), "Stalled", "True", seconds=SECONDS)
+    assert "SecretNameTaken" in json.dumps(found["status"]["conditions"])
+    after = lab.control_plane.admin.read("v1", "Secret", "theirs", TEAM)
+    assert (after["data"], after["metadata"]["resourceVersion"]) == (
+        before["data"],
+        before["metadata"]["resourceVersion"],
+    )
+
+
+def test_claim_of_a_namespace_that_no_rule_names_is_refused_with_the_reason(lab: Lab) -> None:
+    lab.control_plane.create_namespace("outsiders")
+    lab.control_plane.admin.create(claim("wish", namespace="outsiders"))
+    found = wait_condition(lambda: lab.claim("wish", "outsiders"), "Bound", "False", seconds=SECONDS)
+    assert "namespace" in condition_of(found, "Bound")["message"]
+    assert "allocation" not in found["status"]
+
+
+def test_operator_killed_and_started_again_cuts_nothing(lab: Lab) -> None:
+    lab.bind(claim("steady", clients=True))
+    client = lab.signing_client("steady", lab.pod("steady"))
+    assert lab.operator.process is not None
+    lab.operator.stop(hard=True)
+    client.sign("key-0", b"while nobody leads")
+    lab.operator.start()
+    client.sign("key-0", b"after the restart")
+    lab.bind(claim("later"))
+
+
+def test_logs_and_statuses_hold_no_secret(lab: Lab) -> None:
+    pins = [host.token.pin for host in lab.pool.hosts.values() if host.token is not None]
+    texts = [path.read_text(errors="replace") for path in lab.pool.directory.rglob("*log*") if path.is_file()]
+    texts.append((lab.operator.directory / "log").read_text())
+    texts.append(lab.control_plane.kubectl("get", "hsms,hsmclaims,attestationpolicies,events", "-A", "-o", "yaml"))
+    texts.append(subprocess.run(["ps", "axeww"], capture_output=True, text=True, check=True).stdout)
+    for pin in pins:
+        assert all(pin not in text for text in texts)
+    assert all("PRIVATE KEY" not in text for text in texts)
+    # A JWT in a log would be somebody's token.
+    assert all("eyJhbGciOi" not in text for text in texts)
