@@ -424,12 +424,17 @@ class World:
             metadata=self._bump(item.metadata), spec=item.spec, status=action.status
         )
 
+    def _must_answer(self, hsm: str) -> None:
+        """A call that finds nobody is noted like a round that finds nobody."""
+        if not self.hosts[hsm].reachable:
+            self.touch(hsm)
+            raise Refused("the gateway does not answer")
+
     def _EnsureKey(self, action: p.EnsureKey) -> None:  # noqa: N802 - named by the action
         self._hsm(action.hsm, action.hsm_uid)
         _, uid, name, version = action.label.split("/")
         host = self.hosts[action.hsm]
-        if not host.reachable:
-            raise Refused("the gateway does not answer")
+        self._must_answer(action.hsm)
         if action.label not in host.labels:
             intents = {
                 (claim.metadata.uid, key.name, str(v.version), v.hsm.uid)
@@ -449,8 +454,7 @@ class World:
 
     def _DestroyKey(self, action: p.DestroyKey) -> None:  # noqa: N802 - named by the action
         self._hsm(action.hsm, action.hsm_uid)
-        if not self.hosts[action.hsm].reachable:
-            raise Refused("the gateway does not answer")
+        self._must_answer(action.hsm)
         self.hosts[action.hsm].labels.discard(action.label)
         self.made.pop(action.label, None)
 

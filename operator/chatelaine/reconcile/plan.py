@@ -149,7 +149,10 @@ class SetClaimStatus:
 
 @dataclass(frozen=True, slots=True)
 class EnsureKey:
-    """Have the gateway make sure that a key version exists. `may_generate` only after its intent stands in status."""
+    """Have the gateway make sure that a key version exists. `may_generate` only after its intent stands in status.
+
+    A gateway that does not answer, here and in `DestroyKey`, is noted in `HostObservation.reach`: plans then wait.
+    """
 
     hsm: str
     hsm_uid: str
