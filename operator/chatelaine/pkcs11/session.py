@@ -156,11 +156,17 @@ class Session:
         return bool(info.min_key_length <= template.size_bits <= info.max_key_length)
 
     def objects(self, template: Mapping[Attribute, object]) -> list[Any]:
-        """Every key object that fits `template`, class by class.
+        """Every key object that fits `template`, in the order of `KEY_CLASSES`.
 
-        By class, because one broken object (a store cut off in mid-write) makes a search for everything fail; and as
-        a list, because python-pkcs11 keeps the session busy while its generator is alive.
+        In one search where the template names an object: SoftHSM opens every file of its store for each search. In one
+        a class where that fails or nothing is named, because one broken object (a store cut off in mid-write) makes a
+        search for everything fail. As a list, because python-pkcs11 keeps the session busy while its generator is
+        alive.
         """
+        if Attribute.CLASS not in template and (Attribute.ID in template or Attribute.LABEL in template):
+            with contextlib.suppress(PKCS11Error):
+                named = [(item.object_class, item) for item in list(self._handle.get_objects(dict(template)))]
+                return [item for wanted in KEY_CLASSES for found, item in named if found == wanted]
         found: list[Any] = []
         for object_class in KEY_CLASSES:
             if template.get(Attribute.CLASS, object_class) == object_class:
