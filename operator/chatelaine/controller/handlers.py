@@ -22,6 +22,7 @@ Deliver = Callable[[str, JsonObject, bool], None]
 
 STOP_SECONDS: Final = 10.0
 RESTART_SECONDS: Final = 1.0
+CLOSE_SECONDS: Final = 0.1
 
 _log = logger(__name__)
 
@@ -98,11 +99,7 @@ class KopfWatch:
         while not stop.is_set():
             registry = self._registry(loop, stop)
             try:
-                asyncio.run(
-                    kopf.operator(
-                        registry=registry, settings=settings(), standalone=True, clusterwide=True, stop_flag=stop
-                    )
-                )
+                asyncio.run(_operate(registry, stop))
             except Exception as error:  # noqa: BLE001 - whatever ends kopf, watching must go on
                 _log.exception("kopf ended", error)
             stop.wait(RESTART_SECONDS)
@@ -136,6 +133,14 @@ class KopfWatch:
                 loop.call_soon_threadsafe(deliver, kind, dict(event["object"]), event["type"] == "DELETED")
             except RuntimeError:
                 logging.getLogger(__name__).debug("the loop has ended")
+
+
+async def _operate(registry: kopf.OperatorRegistry, stop: threading.Event) -> None:
+    try:
+        await kopf.operator(registry=registry, settings=settings(), standalone=True, clusterwide=True, stop_flag=stop)
+    finally:
+        # Its connections close in later turns of the loop, which would end with this coroutine.
+        await asyncio.sleep(CLOSE_SECONDS)
 
 
 def quiet_kopf() -> None:
