@@ -6,13 +6,12 @@ import argparse
 import shutil
 import signal
 import sys
-import tempfile
-from pathlib import Path
 
 from tools.control_plane.embedded import exit_on_sigterm
 from tools.demo.narrator import Narrator
 from tools.demo.stage import Stage
 from tools.demo.story import tell
+from tools.lab.folder import throw_away_folder
 from tools.lab.installation import ROOT
 
 REPORT = ROOT / "build" / "demo" / "report.json"
@@ -24,7 +23,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     keep: bool = parser.parse_args().keep
     exit_on_sigterm()
-    directory = Path(tempfile.mkdtemp(prefix="chatelaine-demo-"))
+    directory = throw_away_folder("chatelaine-demo-")
     narrator = Narrator()
     stage = Stage(directory)
     complete = False

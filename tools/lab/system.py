@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import tempfile
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from chatelaine.model.identifiers import TOKEN_AUDIENCE
 from tools.control_plane.embedded import ControlPlane
+from tools.lab.folder import throw_away_folder
 from tools.lab.installation import Operator, install
 from tools.lab.objects import GROUP, wait_condition
 from tools.lab.pool import GATEWAYS, Pool
@@ -79,16 +79,16 @@ class Lab:
 @contextmanager
 def running(real: int, simulated: int = 0, *, capacity: int = 100, audit: bool = False) -> Iterator[Lab]:
     """A control plane, the operator, and a pool of attested hosts."""
-    with (
-        tempfile.TemporaryDirectory(prefix="chatelaine-lab-") as folder,
-        ControlPlane(Path(folder) / "control-plane", audit=audit) as control_plane,
-    ):
+    folder = throw_away_folder("chatelaine-lab-")
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        control_plane = stack.enter_context(ControlPlane(folder / "control-plane", audit=audit))
         install(control_plane)
         control_plane.create_namespace(GATEWAYS)
         control_plane.create_namespace(TEAM, TEAM_LABELS)
-        operator = Operator(control_plane, Path(folder) / "operator")
+        operator = Operator(control_plane, folder / "operator")
         operator.start()
-        pool = Pool(control_plane, operator, Path(folder) / "hosts")
+        pool = Pool(control_plane, operator, folder / "hosts")
         lab = Lab(control_plane, operator, pool)
         try:
             pool.apply_policy(TEAM_LABELS)
