@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pkcs11
 from tests.support.softhsm import SoftHsmToken
 
-import pkcs11
 from bench.report import Figure, write
 from chatelaine.model.identifiers import key_id, key_label
 from chatelaine.model.keys import KeyType

@@ -105,12 +105,20 @@ class OperatorCluster:
     async def host(self, name: str = "a") -> SimulatedHost:
         """A host that listens, with leaves of the cluster's CA."""
         full = f"{self.prefix}-{name}"
-        secret = await until("the CA is there", lambda: self.find("v1", "Secret", "chatelaine-ca", SYSTEM))
-        data = {key: base64.b64decode(value) for key, value in secret["data"].items()}  # type: ignore[index]
-        host = SimulatedHost(full, self.folder / full, Authority.from_secret(data))
+        await until("the CA is there", lambda: self.find("v1", "Secret", "chatelaine-ca", SYSTEM))
+        host = SimulatedHost(full, self.folder / full, self._authority())
         await host.start()
         self.hosts[full] = host
         return host
+
+    def double(self, host: SimulatedHost) -> SimulatedHost:
+        """A host of the same name with good leaves over other keys; it is not started."""
+        return SimulatedHost(host.name, self.folder / f"double-{secrets.token_hex(4)}", self._authority())
+
+    def _authority(self) -> Authority:
+        secret = self.find("v1", "Secret", "chatelaine-ca", SYSTEM)
+        assert secret is not None
+        return Authority.from_secret({key: base64.b64decode(value) for key, value in secret["data"].items()})
 
     def policy(self, name: str = "base", **spec: Any) -> Json:
         """A policy for simulated hosts: PCRs 4 and 7 as after a reset, claims of this test's namespace let in."""

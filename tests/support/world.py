@@ -91,6 +91,7 @@ class World:
         self.memory: dict[str, HostObservation] = {}
         self.inventories: dict[str, frozenset[str]] = {}
         self.made: dict[str, KeyMadeFacts] = {}
+        self.asked: dict[str, tuple[str, float]] = {}
         self.watching_since = self.now
 
     def restart(self) -> None:
@@ -166,7 +167,16 @@ class World:
             operator=self.operator,
             network_policies={k: ObservedPolicy(v.digest) for k, v in self.network.items() if k in ours},
             gateway_shared=shared,
+            readmission_asked_at=self._asked_at(item),
         )
+
+    def _asked_at(self, item: Hsm) -> float:
+        value = item.metadata.annotations.get(ANNOTATION_READMIT, "")
+        seen, at = self.asked.get(item.metadata.uid, ("", 0.0))
+        if seen != value:
+            at = self.now
+            self.asked[item.metadata.uid] = (value, at)
+        return at
 
     def _bound(self, item: Hsm, labels: frozenset[str] | None) -> Iterable[BoundClaim]:
         uid = item.metadata.uid

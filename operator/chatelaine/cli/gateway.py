@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 
 from chatelaine.gateway.server import Gateway
 from chatelaine.gateway.settings import Address, GatewaySettings, HsmKind, SettingsRefused
@@ -61,7 +61,7 @@ def gateway(
         await Gateway(settings).run()
 
     try:
-        asyncio.run(serve())
+        uvloop.run(serve())
     except (PkiError, HsmError, OSError) as error:
         typer.echo(f"the gateway cannot start: {error}", err=True)
         raise typer.Exit(CANNOT_START) from error

@@ -227,7 +227,7 @@ class Prober:
         memory, metrics = self._memory, self._around.metrics
         memory.observation = replace(memory.observation, last_round=round_)
         if presented is not None:
-            memory.observation = replace(memory.observation, presented=presented)
+            memory.observation = replace(memory.observation, presented=presented, admission=round_)
         if verified is not None:
             memory.attested(spki)
         memory.reached(Outcome.HOLDS, Reason.ANSWERS, "Agent and gateway answer.", self._around.wall())

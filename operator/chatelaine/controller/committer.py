@@ -180,6 +180,7 @@ def apply_all(
                         namespace=action.namespace,
                         name=action.name,
                         mode=action.mode,
+                        sequence=action.sequence,
                         at=timestamp(now),
                     )
                 )

@@ -9,7 +9,7 @@ from typing import Final
 
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.hsm import Hsm
-from chatelaine.model.identifiers import agent_server_name, gateway_server_name
+from chatelaine.model.identifiers import ANNOTATION_READMIT, agent_server_name, gateway_server_name
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
@@ -69,6 +69,7 @@ class HostMemory:
     made_keys: dict[str, KeyMadeFacts] = field(default_factory=dict)
     key_faults: dict[str, KeyFault] = field(default_factory=dict)
     _labels: tuple[object, frozenset[str]] | None = None
+    _readmission: tuple[str, float] = ("", 0.0)
 
     @property
     def token_labels(self) -> frozenset[str] | None:
@@ -81,6 +82,13 @@ class HostMemory:
         if self._labels is None or self._labels[0] is not inventory:
             self._labels = (inventory, frozenset(key.label for key in inventory))
         return self._labels[1]
+
+    def readmission_asked_at(self, hsm: Hsm, now: float) -> float:
+        """When this process first saw the readmit annotation's present value."""
+        value = hsm.metadata.annotations.get(ANNOTATION_READMIT, "")
+        if value != self._readmission[0]:
+            self._readmission = (value, now)
+        return self._readmission[1]
 
     def attested(self, gateway_spki: bytes) -> None:
         """A quote was bound to this gateway key."""

@@ -96,6 +96,7 @@ class Snapshots:
             operator=self._operator,
             network_policies=self._policies_of_gateway(hsm),
             gateway_shared=self._shared(hsm),
+            readmission_asked_at=memory.readmission_asked_at(hsm, self._wall()) if memory is not None else self._wall(),
         )
 
     def view(self, name: str) -> pictures.HsmView | None:
@@ -166,6 +167,7 @@ class Snapshots:
                 exists=claim is not None or not known,
                 mode=seat.mode,
                 allocated_to=_allocated_to(claim),
+                sequence=_sequence_of(claim),
             )
         for uid in {label.split("/")[1] for label in labels or () if label.count("/") == 3} - found.keys():
             claim = self._world.claim_by_uid(uid)
@@ -177,6 +179,7 @@ class Snapshots:
                     exists=True,
                     mode=claim.spec.mode or Mode.SHARED,
                     allocated_to=_allocated_to(claim),
+                    sequence=_sequence_of(claim),
                 )
         return tuple(found[uid] for uid in sorted(found))
 
@@ -335,6 +338,11 @@ def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 
 def _with_prefix(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {label: value for label, value in values.items() if label.startswith(prefix)}
+
+
+def _sequence_of(claim: HsmClaim | None) -> int | None:
+    allocation = claim.status.allocation if claim is not None else None
+    return allocation.sequence if allocation is not None else None
 
 
 def _allocated_to(claim: HsmClaim | None) -> str | None:

@@ -331,6 +331,7 @@ def index_claim(claim: HsmClaim) -> ClaimIndex:
             mode=claim.spec.mode or Mode.SHARED,
             key_labels=frozenset(found),
             allocated_to=allocation.hsm.uid if allocation is not None else None,
+            sequence=allocation.sequence if allocation is not None else None,
             allocation_generation=allocation.epoch.generation if allocation is not None else 0,
         )
         for hsm_uid, found in labels.items()

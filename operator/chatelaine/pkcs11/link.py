@@ -7,7 +7,7 @@ import contextlib
 import socket
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -32,8 +32,8 @@ class _Frames(asyncio.Protocol):
         self.transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - asyncio promises it for a socket
-        self.transport = transport
+        # No isinstance: uvloop's transports are none of asyncio's classes.
+        self.transport = cast("asyncio.WriteTransport", transport)
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer

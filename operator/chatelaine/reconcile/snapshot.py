@@ -153,6 +153,8 @@ class HsmSnapshot:
     stands in a label of `token_labels`; made after the first complete list of claims.
     `network_policies`: (namespace, name) -> what stands there, for those that belong to this Hsm.
     `gateway_shared`: another Hsm names the same gateway pods.
+    `readmission_asked_at`: when the readmit annotation's present value was first seen. What a host showed before a
+    person asked, perhaps in the middle of its repair, neither admits nor refutes it.
     """
 
     now: float
@@ -165,6 +167,7 @@ class HsmSnapshot:
     operator: OperatorPods | None = None
     network_policies: Mapping[tuple[str, str], ObservedPolicy] = field(default_factory=dict)
     gateway_shared: bool = False
+    readmission_asked_at: float = 0.0
 
 
 # --- claims ---------------------------------------------------------------------------------------------------

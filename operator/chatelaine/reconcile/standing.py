@@ -88,7 +88,7 @@ def _readmission_asked(snapshot: HsmSnapshot, before: AttestationStatus) -> bool
 def _readmit(snapshot: HsmSnapshot, before: AttestationStatus) -> Standing | None:
     """The checks of a first admission, over a round made for it. None: the host has not shown all of it yet."""
     policy = snapshot.policy
-    shown = _shown_since(snapshot.host, before)
+    shown = _shown_since(snapshot.host, before, asked_at=snapshot.readmission_asked_at)
     if shown is None:
         return None
     presented, round_ = shown
@@ -118,16 +118,16 @@ def _readmit(snapshot: HsmSnapshot, before: AttestationStatus) -> Standing | Non
 
 
 def _shown_since(
-    host: HostObservation | None, before: AttestationStatus
+    host: HostObservation | None, before: AttestationStatus, *, asked_at: float
 ) -> tuple[PresentedIdentity, EvidenceRound] | None:
-    """The identity proven after the refutation, and the newest evidence. What was shown before does not count, and
-    evidence that came after the proof must hold as well.
+    """The identity proven after the refutation and after somebody asked, and the newest evidence. What was shown
+    before does not count, and evidence that came after the proof must hold as well.
     """
     proof = (host.admission or host.last_round) if host is not None else None
     if host is None or proof is None or proof.presented is None or proof.evidence_digest == before.evidence_digest:
         return None
     refuted_before = seconds_of(before.suspect_since) + 1 if before.suspect_since is not None else 0
-    if proof.received_at < refuted_before:
+    if proof.received_at < max(refuted_before, asked_at):
         return None
     last = host.last_round
     newest = last if last is not None and last.received_at >= proof.received_at else proof

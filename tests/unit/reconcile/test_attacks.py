@@ -279,6 +279,25 @@ def test_proof_from_before_the_refutation_does_not_readmit() -> None:
     assert after.verdict == "Untrusted"
 
 
+def test_proof_from_the_middle_of_a_repair_neither_admits_nor_refutes() -> None:
+    """Shown after the refutation, but before anybody asked: only what the host shows from then on counts."""
+    world = stage("hsm-a")
+    world.hosts["hsm-a"].pcrs[7] = BAD_PCR
+    world.attest()
+    world.settle()
+    world.pass_time(2)
+    world.touch("hsm-a", identity=True)
+    world.pass_time(1)
+    world.hosts["hsm-a"].pcrs[7] = GOOD_PCR
+    refuted = world.hsms["hsm-a"].status.attestation
+    assert refuted is not None
+    annotate_hsm(world, "hsm-a", "chatelaine.dev/readmit", refuted.evidence_digest)
+    world.settle()
+    after = world.hsms["hsm-a"].status.attestation
+    assert after is not None
+    assert (after.verdict, after.epoch.generation) == ("Trusted", refuted.epoch.generation + 1)
+
+
 def test_evidence_refuted_again_after_the_proof_does_not_readmit() -> None:
     world = stage("hsm-a")
     world.hosts["hsm-a"].pcrs[7] = BAD_PCR
