@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pkcs11
-from tests.support.softhsm import SoftHsmToken
+from tools.lab.softhsm import SoftHsmToken
 
 from bench.report import Figure, write
 from chatelaine.model.identifiers import key_id, key_label

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tools.lab.swtpm import Swtpm, SwtpmError
 from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPM2_ECC, TPMA_OBJECT
 from tpm2_pytss.ESAPI import ESAPI
 from tpm2_pytss.TSS2_Exception import TSS2_Exception
@@ -21,7 +22,6 @@ from tpm2_pytss.types import (
 
 from chatelaine.evidence.credential import ENTROPY_BYTES, make_credential
 from chatelaine.evidence.tpm_public import PublicArea, parse_public
-from support.swtpm import Swtpm, SwtpmError
 
 CREDENTIAL_HEAD = struct.pack(">II", 0xBADCC0DE, 1)
 """What tpm2-tools put before a credential in a file."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from tools.lab.swtpm import Swtpm
 
 from chatelaine.evidence import errors
 from chatelaine.evidence.certificates import (
@@ -20,7 +21,6 @@ from chatelaine.evidence.certificates import (
     verify_certificate,
 )
 from chatelaine.evidence.tpm_public import check_ek_attributes, parse_public
-from support.swtpm import Swtpm
 
 KEYS = {"rsa2048": "0x81010001", "secp384r1": "0x81010016"}
 

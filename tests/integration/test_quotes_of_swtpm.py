@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tools.lab.swtpm import Swtpm
 from tpm2_pytss.types import TPM2B_PUBLIC
 
 from chatelaine.evidence import errors
@@ -21,7 +22,6 @@ from chatelaine.evidence.tpm_quote import AttestationKey, VerifiedQuote, check_e
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.policy import Bank
 from chatelaine.model.verdict import Epoch
-from support.swtpm import Swtpm
 
 KINDS = {
     "ecdsa-sha256": ("ecc", "sha256", "ecdsa"),

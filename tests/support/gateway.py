@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tools.lab.softhsm import SoftHsmToken
 
 from chatelaine.model.identifiers import (
     OPERATOR_SERVER_NAME,
@@ -44,7 +45,6 @@ from chatelaine.wire.messages import (
     encode,
 )
 from support import pki
-from support.softhsm import SoftHsmToken
 from support.tokens import CLUSTER_ISSUER, Cluster
 
 DEADLINE_SECONDS = 30.0

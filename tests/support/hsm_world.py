@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+from tools.lab.softhsm import SoftHsmToken
+
 from chatelaine.model.identifiers import key_id
 from chatelaine.pkcs11.port import HsmPort
 from chatelaine.pkcs11.settings import HsmEvent, Pkcs11Settings
 from chatelaine.pkcs11.simulated import SimulatedHsm
 from chatelaine.pkcs11.supervisor import Pkcs11Supervisor
-from support.softhsm import SoftHsmToken
 
 
 def settings_for(token: SoftHsmToken, **changes: object) -> Pkcs11Settings:

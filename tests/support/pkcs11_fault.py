@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from support.softhsm import SoftHsmToken
+from tools.lab.softhsm import SoftHsmToken
 
 
 def build_fault_library(directory: Path) -> Path:

@@ -77,6 +77,19 @@ class Held:
     issuer: str = ""
 
 
+class HostAgent(AgentServer):
+    """The real agent, which can be made to answer with what it answered before."""
+
+    recorded: web.Response | None = None
+    replays = False
+
+    async def _evidence(self, request: web.Request) -> web.Response:
+        if self.replays and self.recorded is not None:
+            return web.Response(body=self.recorded.body, content_type="application/json")
+        self.recorded = await super()._evidence(request)
+        return self.recorded
+
+
 class SimulatedHost:
     """One host. Call `start`, then create its Hsm from `agent_port` and `gateway_port`."""
 
@@ -91,12 +104,13 @@ class SimulatedHost:
         self.key_fault: Refused | None = None
         self.made: list[str] = []
         self.agent_port = self.gateway_port = 0
+        self.agent: HostAgent | None = None
         self._counter = ChangeCounter()
         self._listeners: list[Listener] = []
 
     async def start(self) -> None:
         """Listen, on the same ports as before if this is a restart."""
-        agent = AgentServer(
+        agent = self.agent = HostAgent(
             SimulatedAttester(self.tpm), self.gateway, self.agent_leaf, self._counter, time.time, alive_seconds=1.0
         )
         for application, leaf, port in (

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.softhsm import SoftHsmToken
-from tests.support.swtpm import Swtpm
-
 from tools.control_plane.processes import Child, StartError
+from tools.lab.softhsm import SoftHsmToken
+from tools.lab.swtpm import Swtpm
 
 BOOT = ((0, b"firmware 1.0"), (4, b"boot loader 1.0"), (7, b"secure boot policy 1.0"))
 """What a boot of the laboratory's hosts measures: PCR and what is hashed into it, in order."""

@@ -84,6 +84,16 @@ class _Draft:
     cluster: ClusterKeys | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Clients:
+    """Connections to one address. Only `greeting` speaks to a key that was not attested yet, and only says hello."""
+
+    where: object
+    greeting: PeerClient
+    views: PeerClient
+    keys: PeerClient
+
+
 class GatewayLink:
     """Runs while its Hsm exists."""
 
@@ -92,7 +102,7 @@ class GatewayLink:
         self._source = source
         self._around = around
         self._wake = asyncio.Event()
-        self._clients: tuple[object, PeerClient, PeerClient] | None = None
+        self._clients: _Clients | None = None
         self._turn = 0
         self._seen: bytes | None = None
         """Key that the gateway proved last; None: ask before relying on it."""
@@ -140,7 +150,7 @@ class GatewayLink:
             PeerError: it does not answer.
         """
         if self._seen is None:
-            await self._hello(await self._client())
+            await self._hello()
         if self._seen is None:
             raise PeerNotAuthenticated(f"gateway of {self._memory.name}: no certificate was seen")
         return self._seen
@@ -162,7 +172,7 @@ class GatewayLink:
                     failures += 1
                     self._around.metrics.views.labels("update", type(error).__name__).inc()
                     _log.warning("view not taken", hsm=self._memory.name, error=str(error))
-                    self._base = None
+                    self._base = self._seen = None
                     self._turn += 1
                     ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 10))
                     await asyncio.sleep(ceiling * (0.5 + self._around.jitter() / 2))
@@ -176,12 +186,12 @@ class GatewayLink:
         standing = self._source.standing(self._memory.name)
         if standing is None:
             return
-        client = await self._client()
         if self._base is None or self._seen is None:
-            await self._hello(client)
-        if standing.verdict == Verdict.TRUSTED and self._seen not in self._memory.gateway_spkis[:1]:
+            await self._hello()
+        if standing.verdict == Verdict.TRUSTED and not self._attested(self._seen or b""):
             # Another key than the one bound in the quote: nothing is opened to it before it is attested.
             return
+        client = (await self._connected()).views
         draft = self._draft(standing)
         if draft is None:
             return
@@ -281,7 +291,8 @@ class GatewayLink:
         # Everything that was dirty is in the full view that follows.
         self._base = None
 
-    async def _hello(self, client: PeerClient) -> None:
+    async def _hello(self) -> None:
+        client = (await self._connected()).greeting
         answer = await client.call("GET", "/control/v1/hello", None, GatewayHello)
         self.saw(answer.peer_spki)
         self._greeted(answer.message)
@@ -311,36 +322,37 @@ class GatewayLink:
         Raises:
             PeerUnreachable: no address is known.
         """
-        await self._client()
-        if self._clients is None:
-            raise PeerUnreachable(f"gateway of {self._memory.name}: no address is known")
-        return self._clients[2]
+        return (await self._connected()).keys
 
     # --- connections
 
-    async def _client(self) -> PeerClient:
-        hsm, context = self._around.hsm(self._memory.name), self._around.context()
+    async def _connected(self) -> _Clients:
+        name = self._memory.name
+        hsm, context = self._around.hsm(name), self._around.context()
         addresses = self._around.addresses(hsm) if hsm is not None else ()
         if context is None or not addresses:
-            raise PeerUnreachable(f"gateway of {self._memory.name}: no address is known")
+            raise PeerUnreachable(f"gateway of {name}: no address is known")
         address = addresses[self._turn % len(addresses)]
         where = (address, id(context))
-        if self._clients is None or self._clients[0] != where:
+        if self._clients is None or self._clients.where != where:
             await self._forget_clients()
-            name = self._memory.name
-            self._clients = (
+            self._clients = _Clients(
                 where,
                 gateway_client(name, address, context, seconds=GATEWAY_SECONDS),
-                gateway_client(name, address, context, seconds=KEY_SECONDS),
+                gateway_client(name, address, context, seconds=GATEWAY_SECONDS, admits=self._attested),
+                gateway_client(name, address, context, seconds=KEY_SECONDS, admits=self._attested),
             )
-            self._seen, self._base = None, None
-        return self._clients[1]
+            self._seen = self._base = None
+        return self._clients
+
+    def _attested(self, spki: bytes) -> bool:
+        return spki in self._memory.gateway_spkis[:1]
 
     async def _forget_clients(self) -> None:
         if self._clients is not None:
             clients, self._clients = self._clients, None
-            await clients[1].close()
-            await clients[2].close()
+            for client in (clients.greeting, clients.views, clients.keys):
+                await client.close()
 
 
 def _print(view: ClaimView) -> int:

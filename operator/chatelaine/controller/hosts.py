@@ -112,7 +112,14 @@ def agent_client(hsm: Hsm, context: ssl.SSLContext) -> PeerClient:
     return PeerClient(target, context, timeout_seconds=AGENT_SECONDS, max_answer_bytes=MAX_EVIDENCE_BODY_BYTES)
 
 
-def gateway_client(name: str, address: tuple[str, int], context: ssl.SSLContext, *, seconds: float) -> PeerClient:
-    """A client of the host's gateway at one of its addresses."""
+def gateway_client(
+    name: str,
+    address: tuple[str, int],
+    context: ssl.SSLContext,
+    *,
+    seconds: float,
+    admits: Callable[[bytes], bool] | None = None,
+) -> PeerClient:
+    """A client of the host's gateway at one of its addresses; `admits`: see `PeerClient`."""
     target = Target(address[0], address[1], gateway_server_name(name))
-    return PeerClient(target, context, timeout_seconds=seconds, max_answer_bytes=MAX_CONTROL_BODY_BYTES)
+    return PeerClient(target, context, timeout_seconds=seconds, max_answer_bytes=MAX_CONTROL_BODY_BYTES, admits=admits)

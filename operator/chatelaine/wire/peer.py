@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -91,15 +91,24 @@ class PeerClient:
         context: client TLS context that trusts our CA and holds our leaf; None for a Unix socket.
         timeout_seconds: bound on each whole call.
         max_answer_bytes: bound on each answer.
+        admits: asked with the public key (SubjectPublicKeyInfo, DER) of every TLS connection before anything is
+            said on it; None admits every key that the certificate's name vouches for.
     """
 
     def __init__(
-        self, target: Target, context: ssl.SSLContext | None, *, timeout_seconds: float, max_answer_bytes: int
+        self,
+        target: Target,
+        context: ssl.SSLContext | None,
+        *,
+        timeout_seconds: float,
+        max_answer_bytes: int,
+        admits: Callable[[bytes], bool] | None = None,
     ) -> None:
         self._target = target
         self._context = context
         self._timeout_seconds = timeout_seconds
         self._max_answer_bytes = max_answer_bytes
+        self._admits = admits
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -122,7 +131,7 @@ class PeerClient:
             if self._target.unix_path is not None:
                 connector = aiohttp.UnixConnector(self._target.unix_path, limit=8)
             else:
-                connector = aiohttp.TCPConnector(limit=8, ttl_dns_cache=10)
+                connector = _PinningConnector(self._admits)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 trust_env=False,
@@ -224,6 +233,31 @@ class PeerClient:
         return f"{self._target.server_name or 'peer'} at {self._target.host}:{self._target.port}"
 
 
+class _PinningConnector(aiohttp.TCPConnector):
+    """Hands out connections only to peers whose key is admitted, so that others are told nothing."""
+
+    def __init__(self, admits: Callable[[bytes], bool] | None) -> None:
+        super().__init__(limit=8, ttl_dns_cache=10)
+        self._admits = admits
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
+    ) -> Connection:
+        """As aiohttp's, with one question in between.
+
+        Raises:
+            PeerNotAuthenticated: the key is not admitted.
+        """
+        connection = await super().connect(req, traces, timeout)
+        if self._admits is not None and not self._admits(_key_of(_certificate_of(connection))[0]):
+            connection.close()
+            raise PeerNotAuthenticated(f"{req.url.host}: not the key that was attested")
+        return connection
+
+
 class _Response(aiohttp.ClientResponse):
     """Remembers the peer's certificate: aiohttp lets go of the connection as soon as a short body is in."""
 
@@ -231,17 +265,23 @@ class _Response(aiohttp.ClientResponse):
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         """See `aiohttp.ClientResponse`."""
-        tls = connection.transport.get_extra_info("ssl_object") if connection.transport is not None else None
-        if tls is not None:
-            self.peer_certificate = tls.getpeercert(binary_form=True) or b""
+        self.peer_certificate = _certificate_of(connection)
         return await super().start(connection)
+
+
+def _certificate_of(connection: Connection) -> bytes:
+    tls = connection.transport.get_extra_info("ssl_object") if connection.transport is not None else None
+    return (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
 
 
 def _peer_certificate(response: aiohttp.ClientResponse) -> tuple[bytes, int]:
     """The peer's SubjectPublicKeyInfo (DER) and the end of its certificate; empty and 0 on a Unix socket."""
     if response.url.scheme != "https":
         return b"", 0
-    der = response.peer_certificate if isinstance(response, _Response) else b""
+    return _key_of(response.peer_certificate if isinstance(response, _Response) else b"")
+
+
+def _key_of(der: bytes) -> tuple[bytes, int]:
     if not der:
         raise PeerNotAuthenticated("the peer showed no certificate")
     certificate = x509.load_der_x509_certificate(der)

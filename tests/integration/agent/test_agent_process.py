@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tools.lab.swtpm import Swtpm
 
 from chatelaine.evidence.tpm_quote import attestation_key, verify_quote
 from chatelaine.evidence.tpm_types import Selection, parse_quote
@@ -21,7 +22,6 @@ from chatelaine.wire.peer import PeerClient, Target
 from support.agent_process import START_SECONDS, AgentProcess
 from support.pki import new_authority, new_leaf
 from support.simulated_gateway import SimulatedGateway
-from support.swtpm import Swtpm
 
 HOST = "hsm-a"
 

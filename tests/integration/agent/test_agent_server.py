@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from tools.lab.swtpm import Swtpm
 
 from chatelaine.agent.evidence import SocketGateway
 from chatelaine.agent.server import MAX_LEAF_BYTES, MAX_REQUEST_BYTES, MAX_STREAMS, AgentServer
@@ -41,7 +42,6 @@ from chatelaine.wire.peer import PeerClient, PeerError, PeerRefused, Target
 from chatelaine.wire.serve import Listener
 from support.pki import new_authority, new_leaf, renew
 from support.simulated_gateway import SERIAL, SimulatedGateway
-from support.swtpm import Swtpm
 
 HOST = "hsm-a"
 NAME = agent_server_name(HOST)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from tools.lab.swtpm import Swtpm
 
 from chatelaine.agent.attester import Attester
 from chatelaine.agent.errors import ActivationRefused, AttesterRefused
@@ -25,7 +26,6 @@ from chatelaine.evidence.tpm_quote import (
 )
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.policy import Bank
-from support.swtpm import Swtpm
 
 EXTRA = bytes(range(32))
 BOOT = Selection(Bank.SHA256, (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14))

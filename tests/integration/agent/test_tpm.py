@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tools.lab.swtpm import Swtpm
 
 from chatelaine.agent import tpm as tpm_module
 from chatelaine.agent.errors import AttesterTimeout, AttesterUnavailable, BankAbsent, StateDamaged
@@ -20,7 +21,6 @@ from chatelaine.evidence.credential import ENTROPY_BYTES, make_credential
 from chatelaine.evidence.tpm_public import parse_public
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.policy import Bank
-from support.swtpm import Swtpm
 
 
 @pytest.fixture

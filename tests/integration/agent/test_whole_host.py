@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tools.lab.swtpm import Swtpm
 
 from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence, verify_evidence
 from chatelaine.evidence.credential import ENTROPY_BYTES, make_credential
@@ -32,7 +33,6 @@ from chatelaine.wire.peer import PeerClient, PeerRefused, Target
 from support.agent_process import PAUSE_SECONDS, START_SECONDS, AgentProcess
 from support.gateway import GatewayProcess
 from support.pki import new_authority, new_leaf
-from support.swtpm import Swtpm
 
 HOST = "hsm-a"
 UID = "5f0c1a9e-0000-4000-8000-000000000001"

@@ -8,12 +8,12 @@ import threading
 import uuid
 
 import pytest
+from tools.lab.softhsm import full_disk
 
 from chatelaine.gateway.audit_chain import verify
 from chatelaine.model.identifiers import key_id, service_key_label
 from support import pki
 from support.gateway import Client, GatewayProcess, Operator, eventually
-from support.softhsm import full_disk
 
 CLAIM = "checkout-hsm"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tools.lab.softhsm import SoftHsmToken
 
 from support.hsm_world import HsmWorld, SimulatedWorld, SoftHsmWorld, soft_hsm_world
 from support.pkcs11_fault import FaultModule, build_fault_library
-from support.softhsm import SoftHsmToken
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable
 
 import pytest
+from tools.lab.softhsm import SoftHsmToken
 
 from chatelaine.pkcs11.errors import PinBudgetSpent, PinFileRefused, PinLocked, PinRejected
 from chatelaine.pkcs11.settings import EventKind, HsmEvent
 from chatelaine.pkcs11.supervisor import Pkcs11Supervisor
 from support.hsm_world import settings_for
 from support.pkcs11_fault import FaultModule
-from support.softhsm import SoftHsmToken
 
 DEADLINE_SECONDS = 60
 

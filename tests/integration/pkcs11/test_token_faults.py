@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 
 import pytest
+from tools.lab.softhsm import SoftHsmToken, full_disk
 
 from chatelaine.model.identifiers import key_id, key_label
 from chatelaine.model.keys import KeyType
@@ -23,7 +24,6 @@ from chatelaine.pkcs11.port import DestroyOutcome, SignMechanism
 from chatelaine.pkcs11.settings import EventKind
 from chatelaine.pkcs11.supervisor import Pkcs11Supervisor
 from support.hsm_world import SoftHsmWorld, settings_for
-from support.softhsm import SoftHsmToken, full_disk
 
 LABEL = key_label("claim", "signing", 1)
 OTHER = key_label("claim", "signing", 2)

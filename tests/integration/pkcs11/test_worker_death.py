@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from tools.lab.softhsm import SoftHsmToken
 
 from chatelaine.model.identifiers import key_id, key_label
 from chatelaine.model.keys import KeyType
@@ -20,7 +21,6 @@ from chatelaine.pkcs11.settings import EventKind, HsmEvent
 from chatelaine.pkcs11.supervisor import Pkcs11Supervisor
 from support.hsm_world import SoftHsmWorld, settings_for, soft_hsm_world
 from support.pkcs11_fault import FaultModule
-from support.softhsm import SoftHsmToken
 
 LABEL = key_label("claim", "signing", 1)
 DIGEST = hashlib.sha256(b"x").digest()

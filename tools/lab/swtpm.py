@@ -1,4 +1,4 @@
-"""A real software TPM 2.0 for tests: one swtpm process, on Unix sockets of its own.
+"""A real software TPM 2.0: one swtpm process, on Unix sockets of its own.
 
 swtpm serves one client at a time; whoever keeps a connection open shuts all others out. Open the TCTI for one
 operation (or one context manager) and close it again.
