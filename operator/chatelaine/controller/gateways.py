@@ -86,7 +86,7 @@ class _Draft:
 
 @dataclass(frozen=True, slots=True)
 class _Clients:
-    """Connections to one address. Only `greeting` speaks to a key that was not attested yet, and only says hello."""
+    """Connections to one address. Only `greeting` speaks to a key that was not attested yet, and only says hello, and cuts."""
 
     where: object
     greeting: PeerClient
@@ -191,7 +191,9 @@ class GatewayLink:
         if standing.verdict == Verdict.TRUSTED and not self._attested(self._seen or b""):
             # Another key than the one bound in the quote: nothing is opened to it before it is attested.
             return
-        client = (await self._connected()).views
+        clients = await self._connected()
+        # A cut opens nothing: it is told even where no quote has bound the gateway's key yet.
+        client = clients.views if standing.verdict == Verdict.TRUSTED else clients.greeting
         draft = self._draft(standing)
         if draft is None:
             return
