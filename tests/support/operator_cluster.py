@@ -162,6 +162,36 @@ class OperatorCluster:
         body = {key: value for key, value in body.items() if value is not None}
         return self.admin.create(_object("HsmClaim", name, self.namespace, body))
 
+    def pod(self, name: str, service_account: str, labels: Json) -> Json:
+        """A Pod object that nobody runs."""
+        account = {"metadata": {"name": service_account, "namespace": self.namespace}}
+        self.admin.apply({"apiVersion": "v1", "kind": "ServiceAccount", **account})
+        spec = {
+            "serviceAccountName": service_account,
+            "containers": [{"name": "app", "image": "app"}],
+            "terminationGracePeriodSeconds": 0,
+        }
+        meta = {"name": name, "namespace": self.namespace, "labels": labels}
+        found: Json = self.admin.create({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+        return found
+
+    def endpoint_slice(self, namespace: str, service: str, address: str, port: int) -> None:
+        """Where a Service's pods answer."""
+        self.admin.create(
+            {
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {
+                    "name": f"{service}-1",
+                    "namespace": namespace,
+                    "labels": {"kubernetes.io/service-name": service},
+                },
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+                "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+            }
+        )
+
     def find(self, version: str, kind: str, name: str, namespace: str | None = None) -> Json | None:
         """One object, None if it is not there."""
         try:

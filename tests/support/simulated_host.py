@@ -121,6 +121,12 @@ class SimulatedHost:
             setattr(self, port, await listener.start("127.0.0.1", getattr(self, port)))
             self._listeners.append(listener)
 
+    async def listen_also(self, address: str) -> int:
+        """The gateway answers at another address of this machine too; gives the port there."""
+        listener = Listener(self._control(), self.gateway_leaf.server_context())
+        self._listeners.append(listener)
+        return await listener.start(address, 0)
+
     async def stop(self) -> None:
         """Silence."""
         listeners, self._listeners = self._listeners, []

@@ -99,7 +99,7 @@ class Prober:
         if self._failures:
             ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures - 1, 10))
             pause = min(pause, ceiling * (0.5 + self._around.jitter() / 2))
-        if self._identity_wanted:
+        if hsm is not None and self._wants_identity(hsm):
             due = self._identity_at + self._identity_pause - self._around.clock()
             pause = min(pause, max(0.0, due))
         return pause
@@ -148,9 +148,10 @@ class Prober:
         if hsm is None or agent is None or hsm.metadata.uid != self._memory.uid:
             return
         spki = await self._link.proven_key()
-        if self._identity_due(started):
+        if not self._wants_identity(hsm):
+            await self._interrogate(hsm, agent, spki, started)
+        elif started - self._identity_at >= self._identity_pause:
             await self._identify(hsm, agent, spki, started)
-            self._identity_wanted |= self._conflicts(hsm)
         elif not self._conflicts(hsm):
             await self._interrogate(hsm, agent, spki, started)
 
@@ -159,8 +160,8 @@ class Prober:
         enrolled, presented = hsm.status.identity, self._memory.observation.presented
         return enrolled is not None and presented is not None and not same(enrolled, presented)
 
-    def _identity_due(self, started: float) -> bool:
-        return self._identity_wanted and started - self._identity_at >= self._identity_pause
+    def _wants_identity(self, hsm: Hsm) -> bool:
+        return self._identity_wanted or self._conflicts(hsm)
 
     async def _identify(self, hsm: Hsm, agent: PeerClient, spki: bytes, started: float) -> None:
         self._identity_wanted = False

@@ -86,7 +86,7 @@ class _Draft:
 
 @dataclass(frozen=True, slots=True)
 class _Clients:
-    """Connections to one address. Only `greeting` speaks to a key that was not attested yet, and only says hello, and cuts."""
+    """Connections to one address. Only `greeting` speaks to a key that was not attested yet: hello, and cuts."""
 
     where: object
     greeting: PeerClient
