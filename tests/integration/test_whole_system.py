@@ -51,9 +51,12 @@ def refusal_of(client: SigningClient, seconds: float) -> Refusal:
 
 
 def readmit(lab: Lab, host: str) -> None:
-    refuted = lab.pool.hsm(host)["status"]["attestation"]["evidenceDigest"]
+    before = lab.pool.hsm(host)["status"]["attestation"]
     target = {"apiVersion": GROUP, "kind": "Hsm", "metadata": {"name": host}}
-    lab.control_plane.admin.merge(target, {"metadata": {"annotations": {"chatelaine.dev/readmit": refuted}}})
+    named = {"chatelaine.dev/readmit": before["evidenceDigest"]}
+    lab.control_plane.admin.merge(target, {"metadata": {"annotations": named}})
+    generation = before["epoch"]["generation"] + 1
+    until(lambda: lab.pool.hsm(host)["status"]["attestation"]["epoch"]["generation"] == generation)
     wait_condition(lambda: lab.pool.hsm(host), "Ready", "True", seconds=SECONDS)
 
 
