@@ -34,9 +34,9 @@ from chatelaine.wire.serve import Listener, Refused, answer, problems, read
 
 log = logger(__name__)
 
-BURST_REQUESTS: Final = 10
-"""A join takes two requests; this leaves room for mistakes."""
-REFILL_SECONDS: Final = 6.0
+BURST_REQUESTS: Final = 64
+"""A join takes two requests; a rack behind one address may join at once. Secrets are too long to guess at any rate."""
+REFILL_SECONDS: Final = 1.0
 """Time after which a peer may ask once more."""
 MAX_REMEMBERED_PEERS: Final = 4096
 _IPV6_NETWORK_BITS: Final = 64
