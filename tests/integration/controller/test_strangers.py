@@ -80,8 +80,8 @@ async def test_gateway_with_an_unattested_key_is_told_nothing(cluster: OperatorC
         cluster.policy(freshness={"maxAgeSeconds": 5})
         host = await cluster.ready()
         # The agent goes on to speak for the key that it always spoke for; the listener shows another.
-        taken = len(host.held.taken)
         await host.stop()
+        taken = len(host.held.taken)
         host.gateway_leaf = cluster.double(host).gateway_leaf
         await host.start()
         cluster.claim()
