@@ -8,7 +8,7 @@ from typing import Any
 
 from tools.control_plane.access import ClusterAccess
 from tools.control_plane.processes import free_port
-from tools.lab.host import HsmHost, Ports, boot_values
+from tools.lab.host import PCRS_ZERO, HsmHost, Ports, boot_values
 from tools.lab.installation import Operator
 from tools.lab.network import machine_address
 from tools.lab.objects import GROUP, approve, publish_gateway, wait_condition
@@ -26,8 +26,11 @@ class Pool:
         self.hosts: dict[str, HsmHost] = {}
 
     def apply_policy(self, namespaces: dict[str, str], **changes: Any) -> None:
-        """The laboratory's policy: a clean boot is good; claims of namespaces with these labels may bind."""
-        values = [{"index": index, "anyOf": [value]} for index, value in boot_values().items()]
+        """The laboratory's policy: a clean boot is good, and a simulated TPM, on which nothing was measured.
+
+        Claims of namespaces with these labels may bind.
+        """
+        values = [{"index": index, "anyOf": [value, PCRS_ZERO.hex()]} for index, value in boot_values().items()]
         spec = {
             "freshness": {"maxAgeSeconds": 30},
             "tpm": {"pcrs": {"bank": "Sha256", "values": values}},

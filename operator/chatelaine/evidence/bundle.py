@@ -42,6 +42,8 @@ _FIELDS: Final = (
     "attest", "signature", "bank", "pcrs", "ak_public", "statement", "statement_signature", "inventory",
 )  # fmt: skip
 
+_MAX_ITEMS: Final = 1 + 2 * len(_FIELDS) + 3 * MAX_PCRS
+
 
 @dataclass(frozen=True, slots=True)
 class QuoteEvidence:
@@ -85,7 +87,7 @@ def decode_evidence(data: bytes) -> QuoteEvidence:
         Oversized: longer than the bound.
         Malformed: a defect of form.
     """
-    value = cbor.decode(data, limit_bytes=MAX_BUNDLE_BYTES, what="the evidence")
+    value = cbor.decode(data, limit_bytes=MAX_BUNDLE_BYTES, what="the evidence", max_items=_MAX_ITEMS)
     item: dict[str, Any] = dict(cbor.fields(value, _FIELDS, "the evidence"))
     if type(item["bank"]) is not str or any(type(item[n]) is not bytes for n in _FIELDS if n not in ("bank", "pcrs")):
         raise Malformed("a field of the evidence is of another kind")

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 
 import cbor2
 
-from chatelaine.evidence.errors import Malformed, NotCanonical
+from chatelaine.evidence.errors import Malformed, NotCanonical, Oversized
 from chatelaine.evidence.reader import bounded
 
 MAX_DEPTH: Final = 8
@@ -24,20 +24,24 @@ def encode(value: object) -> bytes:
     return cbor2.dumps(value, canonical=True)
 
 
-def decode(data: bytes, *, limit_bytes: int, what: str) -> object:
+def decode(data: bytes, *, limit_bytes: int, what: str, max_items: int | None = None) -> object:
     """The one value that `data` encodes.
 
     Args:
         data: the encoding.
         limit_bytes: bound that is checked first.
         what: name of the structure, for errors.
+        max_items: bound on values of any kind, at all depths together, counted before one is made: a megabyte of empty
+            maps costs seconds. None where `limit_bytes` is small enough by itself.
 
     Raises:
-        Oversized: more than `limit_bytes`.
+        Oversized: more than `limit_bytes`, or more than `max_items`.
         Malformed: not CBOR, or a type that our structures do not use.
         NotCanonical: another encoding of the value exists, or something follows it.
     """
     data = bounded(data, limit_bytes, what)
+    if max_items is not None:
+        _check_count(data, max_items, what)
     try:
         value = cbor2.loads(
             data,
@@ -69,6 +73,25 @@ def fields(value: object, names: Iterable[str], what: str) -> Mapping[str, Any]:
 
 def _keys(value: object) -> str:
     return str(sorted(map(str, value))) if isinstance(value, dict) else type(value).__name__
+
+
+def _check_count(data: bytes, max_items: int, what: str) -> None:
+    """Walk from head to head (RFC 8949 §3) without looking inside; what is not well formed is the decoder's to refuse."""
+    at, items, end = 0, 0, len(data)
+    while at < end:
+        items += 1
+        if items > max_items:
+            raise Oversized(f"{what} holds too many values", expected=f"at most {max_items}")
+        major, argument = data[at] >> 5, data[at] & 31
+        at += 1
+        if argument > 27:
+            return
+        if argument > 23:
+            size_bytes = 1 << (argument - 24)
+            argument = int.from_bytes(data[at : at + size_bytes])
+            at += size_bytes
+        if major in (2, 3):  # byte and text strings: the argument is their length
+            at += argument
 
 
 def _no_tag(*_: object) -> NoReturn:

@@ -27,6 +27,7 @@ _FIELDS: Final = (
     "id", "label", "class", "type", "usages", "sensitive", "extractable", "local", "neverExtractable",
 )  # fmt: skip
 _FLAGS: Final = _FIELDS[5:]
+_MAX_ITEMS: Final = 1 + MAX_KEYS * (1 + 2 * len(_FIELDS) + MAX_USAGES)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -81,7 +82,7 @@ def decode_inventory(data: bytes) -> tuple[InventoryKey, ...]:
         NotCanonical: keys out of order, or not deterministic CBOR.
         Malformed: any other defect of form.
     """
-    value = cbor.decode(data, limit_bytes=MAX_INVENTORY_BYTES, what="the inventory")
+    value = cbor.decode(data, limit_bytes=MAX_INVENTORY_BYTES, what="the inventory", max_items=_MAX_ITEMS)
     if not isinstance(value, list):
         raise Malformed("the inventory is not a list", found=type(value).__name__)
     if len(value) > MAX_KEYS:
