@@ -41,7 +41,6 @@ Longer ones are decoded each time, or the cache could hold gigabytes."""
 _FIELDS: Final = (
     "attest", "signature", "bank", "pcrs", "ak_public", "statement", "statement_signature", "inventory",
 )  # fmt: skip
-
 _MAX_ITEMS: Final = 1 + 2 * len(_FIELDS) + 3 * MAX_PCRS
 
 

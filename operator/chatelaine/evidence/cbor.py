@@ -76,7 +76,7 @@ def _keys(value: object) -> str:
 
 
 def _check_count(data: bytes, max_items: int, what: str) -> None:
-    """Walk from head to head (RFC 8949 §3) without looking inside; what is not well formed is the decoder's to refuse."""
+    """Walk from head to head (RFC 8949 §3) and make nothing; what is not well formed is the decoder's to refuse."""
     at, items, end = 0, 0, len(data)
     while at < end:
         items += 1

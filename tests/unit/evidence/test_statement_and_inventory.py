@@ -20,6 +20,7 @@ from chatelaine.evidence.hsm_statement import (
 )
 from chatelaine.evidence.inventory import (
     MAX_KEYS,
+    MAX_USAGES,
     InventoryKey,
     decode_inventory,
     encode_inventory,
@@ -181,6 +182,23 @@ def test_inventory_beyond_its_bound_is_refused():
 def test_encoded_inventory_beyond_its_bound_is_refused():
     with pytest.raises(errors.Oversized):
         decode_inventory(cbor2.dumps([0] * (MAX_KEYS + 1), canonical=True))
+
+
+@pytest.mark.parametrize("where", ["on top", "inside a key"])
+@pytest.mark.parametrize("flood", [b"\x80", b"\xa0", b"\x00", b"\x61x", b"\x41x"])
+def test_inventory_that_is_a_flood_of_tiny_values_is_refused_before_one_is_made(where, flood):
+    """A hostile host could keep the verifier busy for seconds with each answer, and let other hosts' verdicts lapse."""
+    count = MAX_KEYS * 40
+    many = b"\x9a" + count.to_bytes(4, "big") + flood * count
+    data = many if where == "on top" else b"\x81\xa1\x66usages" + many
+    with pytest.raises(errors.Oversized, match="too many values"):
+        decode_inventory(data)
+
+
+def test_largest_honest_inventory_is_read():
+    usages = tuple(f"CKA_{number:02}" for number in range(MAX_USAGES))
+    keys = [token_key(f"key-{number}", usages=usages) for number in range(MAX_KEYS)]
+    assert len(decode_inventory(encode_inventory(keys))) == MAX_KEYS
 
 
 def test_key_with_an_endless_label_is_refused():
