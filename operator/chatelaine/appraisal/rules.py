@@ -22,6 +22,9 @@ MAX_NAMED_KEYS: Final = 16
 
 SERVICE_LABELS: Final = frozenset(service_key_label(purpose) for purpose in ("attestation", "token"))
 
+USAGES_OF_OURS: Final = {"private": frozenset({"CKA_SIGN"}), "public": frozenset({"CKA_VERIFY"})}
+"""What keys that we make may do, by class. One that unwraps or derives as well could bring other keys out."""
+
 Accounted = AbstractSet[str] | Callable[[str], bool] | None
 """Which key labels are accounted for: a set, a test, or None where that is not known (yet)."""
 
@@ -135,7 +138,7 @@ class InventoryRule:
 
     `accounted` holds the labels of all key versions of claims, of retained keys and of intents. Our service keys
     are known here. A label alone is not believed: CKA_ID must be the one that belongs to it, no second object of the
-    same class may carry it, and a key that could leave the token is not ours.
+    same class may carry it, and a key that could leave the token, or do more than sign, is not ours.
     """
 
     accounted: Accounted
@@ -180,6 +183,10 @@ class InventoryRule:
             return "KeyExposed", f"{name} can leave the token"
         if key.object_class != "public" and not (key.local and key.never_extractable):
             return "KeyForeign", f"{name} was not made inside the token, or was extractable once"
+        usual = USAGES_OF_OURS.get(key.object_class)
+        if usual is None or not usual.issuperset(key.usages):
+            shown = ", ".join(map(_printable, key.usages)) or "nothing"
+            return "KeyMisused", f"{name} is not as we make keys: it may do {shown}"
         return "", ""
 
     def _known(self, label: str) -> bool:
@@ -190,8 +197,11 @@ class InventoryRule:
 
 def _shown(key: InventoryKey) -> str:
     """Label and id, bounded and printable: labels are hostile input."""
-    label = "".join(c if c.isprintable() else "?" for c in key.label[:80])
-    return f"'{label}' (id {key.id[:32].hex() or 'none'})"
+    return f"'{_printable(key.label)}' (id {key.id[:32].hex() or 'none'})"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:80])
 
 
 def compared_by(rules: Sequence[Rule], evidence: VerifiedEvidence) -> tuple[str, ...]:

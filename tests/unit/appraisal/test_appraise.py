@@ -143,6 +143,28 @@ def test_key_that_was_imported_or_was_extractable_once_refutes(changed):
     assert reasons(judged(host=host)) == {"KeyForeign"}
 
 
+@pytest.mark.parametrize(
+    ("half", "usages"),
+    [
+        (0, ("CKA_SIGN", "CKA_UNWRAP")),
+        (0, ("CKA_DECRYPT", "CKA_SIGN")),
+        (0, ("CKA_DERIVE", "CKA_SIGN")),
+        (1, ("CKA_ENCRYPT", "CKA_VERIFY")),
+        (1, ("CKA_VERIFY", "CKA_WRAP")),
+    ],
+)
+def test_key_under_our_label_that_does_more_than_sign_refutes(half, usages):
+    keys = [*CLAIM_KEYS]
+    keys[half] = replace(keys[half], usages=usages)
+    assert reasons(judged(host=PaperHost(keys=(*SERVICE_KEYS, *keys)))) == {"KeyMisused"}
+
+
+@pytest.mark.parametrize("usages", [("CKA_WRAP",), ()])
+def test_secret_key_under_our_label_refutes(usages):
+    twin = token_key(LABEL, "secret", usages=usages, sensitive=True, extractable=False, never_extractable=True)
+    assert reasons(with_keys(twin)) == {"KeyMisused"}
+
+
 def test_unknown_accounts_leave_the_inventory_undecided():
     result = judged(accounted=None)
     assert result.verdict is Verdict.UNKNOWN
