@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 
@@ -79,6 +80,49 @@ def test_an_hsm_created_with_the_readmit_annotation_is_refused(installed: Contro
     manifest["metadata"]["annotations"] = {"chatelaine.dev/readmit": REFUTED}
     said = refusal(installed, *platform, "create", "-f", "-", stdin=yaml.safe_dump(manifest))
     assert "needs the verb readmit" in said
+
+
+@pytest.mark.parametrize("verb", ["apply-server-side", "replace-status"])
+def test_readmission_by_another_door_is_refused(installed: ControlPlane, verb: str) -> None:
+    for file in ("policy.yaml", "hsms.yaml"):
+        installed.kubectl("apply", "-f", str(ROOT / "examples" / "quickstart" / file))
+    wanted = {"metadata": {"annotations": {"chatelaine.dev/readmit": REFUTED[:-1] + "5"}}}
+    if verb == "apply-server-side":
+        platform = person(installed, "petra", "chatelaine-platform")
+        manifest = next(yaml.safe_load_all((ROOT / "examples" / "quickstart" / "hsms.yaml").read_text()))
+        manifest["metadata"]["annotations"] = wanted["metadata"]["annotations"]
+        arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"]
+        assert "needs the verb readmit" in refusal(installed, *platform, *arguments, stdin=yaml.safe_dump(manifest))
+    else:
+        # Even who may write the status, as the operator may, moves no annotation by it.
+        installed.kubectl(
+            "patch", "hsm", "hsm-a", "--subresource=status", "--type=merge", "-p", json.dumps(wanted),
+            "--as", f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}",
+        )  # fmt: skip
+    assert REFUTED[:-1] + "5" not in installed.kubectl("get", "hsm", "hsm-a", "-o", "yaml")
+
+
+def secret_of(name: str, type_: str, annotations: dict[str, str] | None = None) -> str:
+    meta = {"name": name, "namespace": NAMESPACE, "annotations": annotations or {}}
+    return yaml.safe_dump({"apiVersion": "v1", "kind": "Secret", "type": type_, "metadata": meta})
+
+
+def test_inviter_who_makes_a_ca_or_a_service_account_token_is_refused(installed: ControlPlane) -> None:
+    installed.kubectl(
+        "create", "rolebinding", "ines", "--role=chatelaine-inviter", "--user=ines", "-n", NAMESPACE
+    )  # fmt: skip
+    create, ines = ["create", "-f", "-"], ["--as", "ines"]
+    installed.kubectl(*ines, *create, stdin=secret_of("chatelaine-invitation-h", "chatelaine.dev/invitation"))
+    token = {"kubernetes.io/service-account.name": SERVICE_ACCOUNT}
+    for wrong in (
+        secret_of("chatelaine-ca", "Opaque"),
+        secret_of("chatelaine-ca", "chatelaine.dev/invitation"),
+        secret_of("chatelaine-invitation-i", "kubernetes.io/service-account-token", token),
+    ):
+        assert "may create invitations only" in refusal(installed, *ines, *create, stdin=wrong)
+    # The operator, who looks after the CA, is not hindered.
+    operator = ["--as", f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"]
+    installed.kubectl(*operator, *create, stdin=secret_of("chatelaine-ca", "Opaque"))
 
 
 @pytest.mark.parametrize("role", ["edit", "admin", "chatelaine-platform", "chatelaine-security"])
