@@ -6,15 +6,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from tools.lab.installation import SERVICE_ACCOUNT
-from tools.lab.objects import GROUP
-from tools.lab.system import TEAM, Lab, claim, running
+from tools.lab.system import Lab, claim, running
 
 from bench.lab import ClaimWatch, cpu_seconds, rss_megabytes, writes
 from bench.report import Figure, write
 
 CLAIMS = 1000
 REAL, SIMULATED = 3, 7
-DELETE_SECONDS = 300
 
 
 def run() -> None:
@@ -42,7 +40,6 @@ def _storm(lab: Lab, kind: str, *, keys: int, goal_seconds: float) -> list[Figur
     used = cpu_seconds(pid) - cpu
     made = writes(lab.control_plane.audit_log, SERVICE_ACCOUNT, since_line=since)
     watch.stop()
-    deleted = _delete_all(lab)
     what = f"{CLAIMS} claims, {keys} key(s) each"
     figures = [
         Figure(f"{what}: to {kind}", seconds, "s", f"<= {goal_seconds:.0f}", seconds <= goal_seconds),
@@ -50,20 +47,6 @@ def _storm(lab: Lab, kind: str, *, keys: int, goal_seconds: float) -> list[Figur
         Figure(f"{what}: operator CPU", used, "s", "<= 4" if not keys else None, used <= 4 if not keys else None),
         Figure(f"{what}: operator RSS", rss_megabytes(pid), "MB"),
     ]
-    figures.append(Figure(f"{what}: deleting them all", deleted, "s"))
     each = len(made) / CLAIMS
     goal = ("<= 3.4", each <= 3.4) if not keys else (None, None)
     return [*figures, Figure(f"{what}: API writes of the operator each", each, "writes", *goal)]
-
-
-def _delete_all(lab: Lab) -> float:
-    client = lab.control_plane.admin
-    path = client.collection(GROUP, "HsmClaim", TEAM)
-    begin = time.monotonic()
-    client.request("DELETE", path)
-    deadline = begin + DELETE_SECONDS
-    while left := len(client.get(f"{path}?limit=500")["items"]):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{left} or more claims still there {DELETE_SECONDS} s after their deletion")
-        time.sleep(0.2)
-    return time.monotonic() - begin
