@@ -139,7 +139,8 @@ class World:
             return None
         evidence = host.evidence(selection)
         accounted = accounted_labels(self.hsm_snapshot(item.metadata.name))
-        return EvidenceRound(evidence, evidence.evidence_digest, self.now, presented, accounted)
+        keys = host.presents().keys
+        return EvidenceRound(evidence, evidence.evidence_digest, self.now, keys, presented, accounted)
 
     # --- snapshots --------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from chatelaine.model.hsm import Hsm
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile.enrolment import same
-from chatelaine.reconcile.snapshot import EvidenceRound, PresentedIdentity
+from chatelaine.reconcile.snapshot import EvidenceRound, HostKeys
 from chatelaine.telemetry.log import logger
 from chatelaine.wire.messages import Change, ChangeKind
 from chatelaine.wire.peer import PeerClient, PeerError, PeerMalformed, PeerNotAuthenticated
@@ -175,14 +175,18 @@ class Prober:
             ak_name=bytes.fromhex(presented.ak_name_hex),
             attestation_key_spki=presented.attestation_key_spki,
         )
-        self._memory.observation = replace(self._memory.observation, presented=presented, activation_failed=None)
         answered = await self._evidence(hsm, agent, spki, identity)
+        proof: EvidenceRound | None = None
         if answered is not None:
-            round_, verified = answered
-            if verified is not None:
-                check_hierarchy(verified, presented)
-            round_ = replace(round_, presented=presented)
-            self._remember(round_, verified, spki, started, presented)
+            if answered[1] is not None:
+                check_hierarchy(answered[1], presented)
+            proof = replace(answered[0], presented=presented)
+        # Only now: what is remembered of an identity has passed every check that its evidence can pass.
+        self._memory.observation = replace(
+            self._memory.observation, presented=presented, admission=proof, activation_failed=None
+        )
+        if proof is not None and answered is not None and not self._conflicts(hsm):
+            self._remember(hsm, proof, answered[1], spki, started)
         else:
             self._memory.reached(Outcome.HOLDS, Reason.ANSWERS, "Agent and gateway answer.", self._around.wall())
             self._around.observed(self._memory.name, started)
@@ -197,7 +201,7 @@ class Prober:
         serial = hsm.status.token.serial if hsm.status.token is not None else None
         answered = await self._evidence(hsm, agent, spki, enrolled_of(enrolled, serial))
         if answered is not None:
-            self._remember(*answered, spki, started, None)
+            self._remember(hsm, *answered, spki, started)
 
     async def _evidence(
         self, hsm: Hsm, agent: PeerClient, spki: bytes, identity: EnrolledIdentity
@@ -218,19 +222,14 @@ class Prober:
     # --- what is remembered
 
     def _remember(
-        self,
-        round_: EvidenceRound,
-        verified: VerifiedEvidence | None,
-        spki: bytes,
-        started: float,
-        presented: PresentedIdentity | None,
+        self, hsm: Hsm, round_: EvidenceRound, verified: VerifiedEvidence | None, spki: bytes, started: float
     ) -> None:
+        """A round of the enrolled identity, or of the first one shown while none is enrolled."""
         memory, metrics = self._memory, self._around.metrics
         memory.observation = replace(memory.observation, last_round=round_)
-        if presented is not None:
-            memory.observation = replace(memory.observation, presented=presented, admission=round_)
-        if verified is not None:
-            memory.attested(spki)
+        enrolled = hsm.status.identity
+        if verified is not None and enrolled is not None and round_.keys == HostKeys.enrolled(enrolled):
+            memory.attested(enrolled, spki)
         memory.reached(Outcome.HOLDS, Reason.ANSWERS, "Agent and gateway answer.", self._around.wall())
         metrics.rounds.labels("authenticated" if verified is not None else "refused").inc()
         metrics.attest_seconds.observe(self._around.clock() - started)

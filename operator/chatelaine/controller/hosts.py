@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from chatelaine.evidence.bundle import VerifiedEvidence
-from chatelaine.model.hsm import Hsm
+from chatelaine.model.hsm import EnrolledIdentity, Hsm
 from chatelaine.model.identifiers import ANNOTATION_READMIT, agent_server_name, gateway_server_name
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
-from chatelaine.reconcile.snapshot import HostObservation, KeyFault, KeyMadeFacts, Reach
+from chatelaine.reconcile.snapshot import HostKeys, HostObservation, KeyFault, KeyMadeFacts, Reach
 from chatelaine.telemetry.metrics import OperatorMetrics
 from chatelaine.wire.messages import MAX_CONTROL_BODY_BYTES, MAX_EVIDENCE_BODY_BYTES
 from chatelaine.wire.peer import PeerClient, Target
@@ -65,16 +65,18 @@ class HostMemory:
     watching_since: float
     observation: HostObservation = field(default_factory=HostObservation)
     gateway_spkis: tuple[bytes, ...] = ()
-    """Attested keys of the gateway, newest first."""
+    """Attested keys of the enrolled host's gateway, newest first."""
     made_keys: dict[str, KeyMadeFacts] = field(default_factory=dict)
     key_faults: dict[str, KeyFault] = field(default_factory=dict)
     _labels: tuple[object, frozenset[str]] | None = None
     _readmission: tuple[str, float] = ("", 0.0)
+    _attested_as: HostKeys | None = None
 
     @property
     def token_labels(self) -> frozenset[str] | None:
         """Labels of the keys in the token by the last evidence; None while unknown."""
-        round_ = self.observation.last_round
+        seen = self.observation
+        round_ = seen.last_round or seen.admission
         if round_ is None or not isinstance(round_.evidence, VerifiedEvidence):
             return None
         inventory = round_.evidence.inventory
@@ -90,8 +92,10 @@ class HostMemory:
             self._readmission = (value, now)
         return self._readmission[1]
 
-    def attested(self, gateway_spki: bytes) -> None:
-        """A quote was bound to this gateway key."""
+    def attested(self, identity: EnrolledIdentity, gateway_spki: bytes) -> None:
+        """A quote of the enrolled `identity` was bound to this key; keys of an earlier identity are forgotten."""
+        if self._attested_as != HostKeys.enrolled(identity):
+            self.gateway_spkis, self._attested_as = (), HostKeys.enrolled(identity)
         if not self.gateway_spkis or self.gateway_spkis[0] != gateway_spki:
             older = tuple(spki for spki in self.gateway_spkis if spki != gateway_spki)
             self.gateway_spkis = (gateway_spki, *older[:OLD_GATEWAY_KEYS])

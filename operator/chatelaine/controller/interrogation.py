@@ -24,7 +24,7 @@ from chatelaine.model.hsm import TokenStatus
 from chatelaine.model.identifiers import digest_of
 from chatelaine.model.keys import KeyType
 from chatelaine.model.policy import AttestationPolicy
-from chatelaine.reconcile.snapshot import AuthenticatedRefusal, EvidenceRound, PresentedIdentity
+from chatelaine.reconcile.snapshot import AuthenticatedRefusal, EvidenceRound, HostKeys, PresentedIdentity
 from chatelaine.wire.messages import (
     NONCE_BYTES,
     Activated,
@@ -156,6 +156,7 @@ async def interrogate(
     )
     answer = await agent.call("POST", "/v1/evidence", request, EvidenceResponse)
     evidence = evidence_of(answer.message)
+    keys = HostKeys(identity.ak_name.hex(), digest_of(identity.attestation_key_spki))
     try:
         verified = verify_evidence(
             evidence,
@@ -170,8 +171,8 @@ async def interrogate(
         if not error.authenticated:
             raise
         refusal = AuthenticatedRefusal(error.reason, str(error))
-        return EvidenceRound(refusal, evidence.evidence_digest(), now, accounted=question.accounted), None
-    return EvidenceRound(verified, verified.evidence_digest, now, accounted=question.accounted), verified
+        return EvidenceRound(refusal, evidence.evidence_digest(), now, keys, accounted=question.accounted), None
+    return EvidenceRound(verified, verified.evidence_digest, now, keys, accounted=question.accounted), verified
 
 
 def check_hierarchy(verified: VerifiedEvidence, presented: PresentedIdentity) -> None:

@@ -21,7 +21,7 @@ from chatelaine.model.hsm import ApprovedIdentity, AttestationKeyStatus, Enrolle
 from chatelaine.model.identifiers import ANNOTATION_READMIT
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
-from chatelaine.reconcile.snapshot import HsmSnapshot, PresentedIdentity
+from chatelaine.reconcile.snapshot import HostKeys, HsmSnapshot, PresentedIdentity
 
 CLAIM_LABEL_PREFIX: Final = "chat/"
 SERVICE_LABEL_PREFIX: Final = "chat/service/"
@@ -133,11 +133,7 @@ def _known(enrolled: EnrolledIdentity, presented: PresentedIdentity | None) -> E
 
 def same(enrolled: EnrolledIdentity, presented: PresentedIdentity) -> bool:
     """Does the host show the very identity that is enrolled?"""
-    return (enrolled.ek_digest, enrolled.ak_name, enrolled.attestation_key.thumbprint) == (
-        presented.ek_digest,
-        presented.ak_name_hex,
-        presented.attestation_key_thumbprint,
-    )
+    return (enrolled.ek_digest, HostKeys.enrolled(enrolled)) == (presented.ek_digest, presented.keys)
 
 
 def prove(snapshot: HsmSnapshot, presented: PresentedIdentity | None) -> Enrolment:
@@ -170,6 +166,9 @@ def prove(snapshot: HsmSnapshot, presented: PresentedIdentity | None) -> Enrolme
         if why is not None:
             return Enrolment(Outcome.REFUTED, Reason.ACTIVATION_FAILED, why, ask=True)
         return Enrolment(Outcome.CANNOT_TELL, Reason.PENDING, "Credential activation has not been done yet.", ask=True)
+    if snapshot.host is None or snapshot.host.proof_of(presented) is None:
+        message = "The host has not signed evidence with the keys that it shows."
+        return Enrolment(Outcome.CANNOT_TELL, Reason.PENDING, message, ask=True)
     return Enrolment(
         Outcome.HOLDS,
         Reason.IDENTITY_APPROVED,

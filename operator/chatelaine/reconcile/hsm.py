@@ -1,22 +1,20 @@
 """Hsm: from one snapshot to a plan.
 
-In this order: judge; cut at once what may not serve any more; settle what claims that are gone left behind; repair
-the gateway's NetworkPolicies; ask the host for what is missing; write the status, if it says anything new.
+In this order: judge; cut at once what may not serve any more; write the status, if it says anything new; settle what
+claims that are gone left behind; repair the gateway's NetworkPolicies; ask the host for what is missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from chatelaine.model.common import MAX_ALLOCATIONS
-from chatelaine.model.hsm import AttestationStatus, HsmStatus, RetainedKey, TokenStatus
-from chatelaine.model.identifiers import ANNOTATION_PAUSED, FINALIZER
+from chatelaine.model.hsm import MAX_RETAINED_KEYS, AttestationStatus, HsmStatus, RetainedKey, TokenStatus
+from chatelaine.model.identifiers import ANNOTATION_PAUSED, FINALIZER, parse_key_label
 from chatelaine.model.keys import KeyState
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome, Verdict
 from chatelaine.reconcile.conditions import ConditionDraft, events
-from chatelaine.reconcile.enrolment import claim_labels
 from chatelaine.reconcile.network import Rendered, gateway_policies
 from chatelaine.reconcile.plan import (
     Action,
@@ -36,7 +34,7 @@ from chatelaine.reconcile.plan import (
     RetainKeys,
     SetHsmStatus,
 )
-from chatelaine.reconcile.snapshot import BoundClaim, HsmSnapshot, PresentedIdentity
+from chatelaine.reconcile.snapshot import BoundClaim, HostKeys, HsmSnapshot, PresentedIdentity
 from chatelaine.reconcile.standing import Standing, judge
 
 ORDER = (
@@ -68,13 +66,13 @@ def reconcile(snapshot: HsmSnapshot, standing: Standing | None = None) -> Plan:
     if _may_go(snapshot):
         return Plan(tuple(_farewell(snapshot)))
     paused = _paused(snapshot)
-    actions: list[Action] = [*_cut(snapshot, standing)]
+    # Cut and status rest on nothing that follows: whatever cannot be settled or repaired, a refutation is written.
+    actions: list[Action] = [*_cut(snapshot, standing), *_status(snapshot, standing, paused=paused)]
     if not paused:
         actions += _settle(snapshot, standing)
         actions += _network(snapshot)
         actions += _finalizer(snapshot, standing)
     actions += _requests(snapshot, standing)
-    actions += _status(snapshot, standing, paused=paused)
     return Plan(tuple(actions), wake_at=standing.valid_until)
 
 
@@ -138,54 +136,62 @@ def _finalizer(snapshot: HsmSnapshot, standing: Standing) -> Iterable[Action]:
 # --- what claims left behind ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Left:
-    """Key versions of one claim uid that lie in the token."""
-
-    uid: str
-    keys: tuple[RetainedKey, ...]
+_Kept = dict[str, set[tuple[str, int]]]
+"""Names and versions that are retained, by uid of their claim."""
 
 
-def _left(labels: Iterable[str]) -> list[_Left]:
-    """Labels `chat/<uid>/<key>/<version>` by uid; others are no keys of claims."""
+def _left(labels: Iterable[str]) -> dict[str, list[RetainedKey]]:
+    """Keys in the token by uid of the claim that made them. Labels that are not exactly ours are no keys of claims."""
     found: dict[str, list[RetainedKey]] = {}
-    for label in sorted(labels):
-        parts = label.split("/")
-        if len(parts) == 4 and parts[3].isdecimal() and 1 <= int(parts[3]) <= 10**6:
-            key = RetainedKey(name=parts[2], version=int(parts[3]), state=KeyState.DEACTIVATED)
-            found.setdefault(parts[1], []).append(key)
-    return [_Left(uid, tuple(keys)) for uid, keys in found.items()]
+    for key in sorted(filter(None, map(parse_key_label, labels))):
+        kept = RetainedKey(name=key.key, version=key.version, state=KeyState.DEACTIVATED)
+        found.setdefault(key.claim_uid, []).append(kept)
+    return found
 
 
 def _settle(snapshot: HsmSnapshot, standing: Standing) -> Iterable[Action]:
-    """Orphans are settled before the inventory is judged: retained first, then the seat is free."""
+    """Orphans are settled before the inventory is judged: retained first, then the seat is free. Where there is no
+    room to retain all of them the seat stays: without it nobody would account for the rest.
+    """
     if snapshot.token_labels is None:
         return
-    left = {item.uid: item.keys for item in _left(claim_labels(snapshot.token_labels))}
-    retained = {kept.claim_uid: {(k.name, k.version) for k in kept.keys} for kept in snapshot.hsm.status.retained}
+    left = _left(snapshot.token_labels)
+    retained: _Kept = {
+        kept.claim_uid: {(k.name, k.version) for k in kept.keys} for kept in snapshot.hsm.status.retained
+    }
     claims = {claim.uid: claim for claim in snapshot.claims}
     hsm = snapshot.hsm.metadata
     for seat in snapshot.hsm.status.allocations:
         claim = claims.get(seat.claim_uid)
         if claim is None or claim.exists:
             continue
-        keys = _missing(left.get(seat.claim_uid, ()), retained.get(seat.claim_uid, set()))
-        if keys:
-            yield RetainKeys(hsm.name, hsm.uid, seat.claim_uid, seat.namespace, None, seat.name, keys)
-        yield ReleaseAllocation(hsm.name, hsm.uid, seat.claim_uid)
+        keys = left.get(seat.claim_uid, [])
+        fitting = _fitting(seat.claim_uid, keys, retained)
+        if fitting:
+            yield RetainKeys(hsm.name, hsm.uid, seat.claim_uid, seat.namespace, None, seat.name, fitting)
+        if {(key.name, key.version) for key in keys} <= retained.get(seat.claim_uid, set()):
+            yield ReleaseAllocation(hsm.name, hsm.uid, seat.claim_uid)
     if standing.reason is Reason.AWAITING_READMISSION and snapshot.hsm.status.identity is None:
         seats = {seat.claim_uid for seat in snapshot.hsm.status.allocations}
         for uid, keys in left.items():
             if uid not in seats:
-                yield from _rebuild(snapshot, uid, _missing(keys, retained.get(uid, set())), claims.get(uid))
+                yield from _rebuild(snapshot, uid, keys, retained, claims.get(uid))
 
 
-def _missing(keys: Iterable[RetainedKey], known: set[tuple[str, int]]) -> tuple[RetainedKey, ...]:
-    return tuple(key for key in keys if (key.name, key.version) not in known)
+def _fitting(uid: str, keys: Iterable[RetainedKey], retained: _Kept) -> tuple[RetainedKey, ...]:
+    """Those of `keys` that are not retained yet and for which the status has room; noted in `retained`."""
+    if uid not in retained and len(retained) >= MAX_ALLOCATIONS:
+        return ()
+    known = retained.get(uid, set())
+    missing = [key for key in keys if (key.name, key.version) not in known]
+    fitting = tuple(missing[: MAX_RETAINED_KEYS - len(known)])
+    if fitting:
+        retained[uid] = known | {(key.name, key.version) for key in fitting}
+    return fitting
 
 
 def _rebuild(
-    snapshot: HsmSnapshot, uid: str, keys: tuple[RetainedKey, ...], claim: BoundClaim | None
+    snapshot: HsmSnapshot, uid: str, keys: Iterable[RetainedKey], retained: _Kept, claim: BoundClaim | None
 ) -> Iterable[Action]:
     """After a lost status: a seat for a claim that lives and does not say that it belongs to another Hsm object
     (which one of the same name is, too); everything else is retained.
@@ -195,10 +201,10 @@ def _rebuild(
         yield AllocateHsm(
             hsm.name, hsm.uid, uid, claim.namespace, claim.name, claim.mode, MAX_ALLOCATIONS, claim.sequence
         )
-    elif keys:
+    elif fitting := _fitting(uid, keys, retained):
         namespace = claim.namespace if claim else UNKNOWN_OWNER
         name = claim.name if claim else UNKNOWN_OWNER
-        yield RetainKeys(hsm.name, hsm.uid, uid, namespace, None, name, keys)
+        yield RetainKeys(hsm.name, hsm.uid, uid, namespace, None, name, fitting)
 
 
 # --- network and requests -------------------------------------------------------------------------------------
@@ -231,7 +237,7 @@ def _requests(snapshot: HsmSnapshot, standing: Standing) -> Iterable[Action]:
 
 def _status(snapshot: HsmSnapshot, standing: Standing, *, paused: bool) -> Iterable[Action]:
     hsm, before = snapshot.hsm, snapshot.hsm.status
-    # The finalizer moves the resourceVersion on that a guarded write rests on: it goes first, alone.
+    # The finalizer moves the resourceVersion on that a guarded write rests on: that write waits for the next look.
     unfinished = bool(list(_finalizer(snapshot, standing)))
     held_back = standing.guarded and (paused or unfinished)
     draft = ConditionDraft(before.conditions, generation=hsm.metadata.generation, now=snapshot.now)
@@ -240,7 +246,8 @@ def _status(snapshot: HsmSnapshot, standing: Standing, *, paused: bool) -> Itera
     _put_pause(draft, paused=paused)
     presented = snapshot.host.presented if snapshot.host else None
     token = before.token
-    if presented is not None and standing.identity is not None and not held_back:
+    proven = snapshot.host is not None and presented is not None and snapshot.host.proof_of(presented) is not None
+    if proven and presented is not None and standing.identity is not None and not held_back:
         token = _token(presented, standing, before.token)
     after = HsmStatus(
         observed_generation=hsm.metadata.generation,
@@ -262,7 +269,7 @@ def _status(snapshot: HsmSnapshot, standing: Standing, *, paused: bool) -> Itera
 def _token(presented: PresentedIdentity, standing: Standing, before: TokenStatus | None) -> TokenStatus | None:
     """Shown once it belongs to the enrolled identity. Its serial is pinned: only an admission may change it."""
     identity = standing.identity
-    if identity is None or presented.attestation_key_thumbprint != identity.attestation_key.thumbprint:
+    if identity is None or presented.keys != HostKeys.enrolled(identity):
         return before
     if before is not None and presented.token.serial != before.serial and not standing.guarded:
         return before

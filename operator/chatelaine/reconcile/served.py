@@ -132,7 +132,7 @@ def _own_policy(
     if wrong := contradictions(policy.spec):
         return ClaimStanding(Outcome.REFUTED, Reason.POLICY_INVALID, f"AttestationPolicy {name}: {wrong[0]}")
     stamp = stamp_of(policy)
-    round_ = view.host.last_round if view.host else None
+    round_ = view.host.round_of(view.hsm.status.identity) if view.host else None
     evidence = round_.evidence if round_ else None
     if round_ is None or not isinstance(evidence, VerifiedEvidence) or not hsms.fresh:
         return _stands(claim, stamp, hsms, f"AttestationPolicy {name} waits for fresh evidence of Hsm {view.name}.")

@@ -9,11 +9,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.claim import HsmClaim
-from chatelaine.model.hsm import Hsm, Mode, TokenStatus
+from chatelaine.model.hsm import EnrolledIdentity, Hsm, Mode, TokenStatus
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 
 
 # --- hosts: the controller's memory, empty right after a start ------------------------------------------------
+
+
+class HostKeys(NamedTuple):
+    """The two keys that evidence is verified under: TPM name of the AK (hexadecimal), thumbprint of the HSM's key."""
+
+    ak_name_hex: str
+    attestation_key_thumbprint: str
+
+    @classmethod
+    def enrolled(cls, identity: EnrolledIdentity) -> HostKeys:
+        """Those that stand in the status."""
+        return cls(identity.ak_name, identity.attestation_key.thumbprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,11 @@ class PresentedIdentity:
     gateway_spki: bytes
     activated: bool
 
+    @property
+    def keys(self) -> HostKeys:
+        """The keys that evidence of this identity is verified under."""
+        return HostKeys(self.ak_name_hex, self.attestation_key_thumbprint)
+
 
 @dataclass(frozen=True, slots=True)
 class AuthenticatedRefusal:
@@ -59,8 +76,9 @@ class AuthenticatedRefusal:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceRound:
-    """The last round whose evidence was authenticated as this host's, whatever appraisal then says of it.
+    """A round whose evidence was authenticated under `keys`, whatever appraisal then says of it.
 
+    Whose host that is, only a comparison of `keys` with an identity tells: see `HostObservation.round_of`.
     `presented` is set when the round was made together with a new look at the identity (enrolment, re-admission).
     `accounted`: `standing.accounted_labels` when the evidence was asked for. A round outlives the keys in its
     inventory: one that has rightly been destroyed since must not count against the host.
@@ -69,6 +87,7 @@ class EvidenceRound:
     evidence: VerifiedEvidence | AuthenticatedRefusal
     evidence_digest: str
     received_at: float
+    keys: HostKeys
     presented: PresentedIdentity | None = None
     accounted: frozenset[str] = frozenset()
 
@@ -100,6 +119,22 @@ class HostObservation:
     """`Standing.valid_until` of the last Trusted judgement that this process made; it outlives the round itself."""
     activation_failed: str | None = None
     """Why the last credential activation failed, as a sentence."""
+
+    def round_of(self, identity: EnrolledIdentity | None) -> EvidenceRound | None:
+        """The newest round verified under exactly the keys of `identity`; what anybody else has shown is not its."""
+        if identity is None:
+            return None
+        keys = HostKeys.enrolled(identity)
+        own = [found for found in (self.last_round, self.admission) if found is not None and found.keys == keys]
+        return max(own, key=lambda found: found.received_at, default=None)
+
+    def proof_of(self, presented: PresentedIdentity) -> EvidenceRound | None:
+        """The round that proves both keys of `presented`: verified evidence, made when it was presented."""
+        proof = self.admission
+        if proof is None or proof.presented is None or not isinstance(proof.evidence, VerifiedEvidence):
+            return None
+        shown = (proof.presented.ek_digest, proof.presented.keys, proof.keys)
+        return proof if shown == (presented.ek_digest, presented.keys, presented.keys) else None
 
 
 # --- hsm ------------------------------------------------------------------------------------------------------

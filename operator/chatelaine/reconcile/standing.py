@@ -99,9 +99,6 @@ def _readmit(snapshot: HsmSnapshot, before: AttestationStatus) -> Standing | Non
         return None
     if snapshot.hsm.status.identity is None and not _rebuilt(snapshot):
         return None
-    evidence = round_.evidence
-    if isinstance(evidence, VerifiedEvidence) and evidence.ak_name.hex() != presented.ak_name_hex:
-        return None
     admitted = replace(proof, admits=False)
     judged = appraised(snapshot, policy, round_, admitted, generation=before.epoch.generation + 1)
     if judged.verdict is Verdict.UNKNOWN:
@@ -123,14 +120,17 @@ def _shown_since(
     """The identity proven after the refutation and after somebody asked, and the newest evidence. What was shown
     before does not count, and evidence that came after the proof must hold as well.
     """
-    proof = (host.admission or host.last_round) if host is not None else None
+    proof = host.admission if host is not None else None
     if host is None or proof is None or proof.presented is None or proof.evidence_digest == before.evidence_digest:
+        return None
+    if proof.keys != proof.presented.keys:
         return None
     refuted_before = seconds_of(before.suspect_since) + 1 if before.suspect_since is not None else 0
     if proof.received_at < max(refuted_before, asked_at):
         return None
     last = host.last_round
-    newest = last if last is not None and last.received_at >= proof.received_at else proof
+    newer = last is not None and last.keys == proof.keys and last.received_at >= proof.received_at
+    newest = last if last is not None and newer else proof
     return None if newest.evidence_digest == before.evidence_digest else (proof.presented, newest)
 
 
@@ -180,7 +180,7 @@ def _await_readmission(snapshot: HsmSnapshot, enrolment: Enrolment) -> Standing:
     """Cut, and written down, so that a restart does not forget it. The annotation has to name some evidence."""
     before = snapshot.hsm.status.attestation
     if before is None:
-        round_ = snapshot.host.last_round if snapshot.host else None
+        round_ = snapshot.host.admission if snapshot.host else None
         before = _first_held(snapshot, round_) if round_ is not None and snapshot.policy is not None else None
     held = marked(before, Reason.AWAITING_READMISSION)
     return Standing(
@@ -230,17 +230,14 @@ def _policy_problem(snapshot: HsmSnapshot) -> tuple[Reason, str] | None:
 
 def _judge_round(snapshot: HsmSnapshot, policy: AttestationPolicy, enrolment: Enrolment) -> Standing:
     before = snapshot.hsm.status.attestation
-    round_ = snapshot.host.last_round if snapshot.host else None
+    round_ = snapshot.host.round_of(snapshot.hsm.status.identity) if snapshot.host else None
     if round_ is None:
+        # Nothing, or nothing of the identity that is enrolled today.
         late = _lapse(snapshot, enrolment, Reason.EVIDENCE_EXPIRED, "The host has not proven itself in time.")
         return replace(late, ask_evidence=True)
     evidence = round_.evidence
     if isinstance(evidence, VerifiedEvidence):
         identity = snapshot.hsm.status.identity
-        if identity is None or evidence.ak_name.hex() != identity.ak_name:
-            # A round from before a re-enrolment says nothing about the host of today.
-            late = _lapse(snapshot, enrolment, Reason.EVIDENCE_EXPIRED, "The host has not proven itself in time.")
-            return replace(late, ask_evidence=True)
         if before is not None and went_back(before, evidence):
             held = marked(before, Reason.IDENTITY_CONFLICT)
             assert held is not None  # noqa: S101 - marked from something that is there

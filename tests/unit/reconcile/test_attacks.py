@@ -13,10 +13,12 @@ from chatelaine.model.identifiers import LABEL_NAMESPACE_NAME, key_label
 from chatelaine.model.keys import KeyState, KeyType
 from chatelaine.model.policy import Bank
 from chatelaine.model.reasons import Reason
+from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile import claim as claim_room
+from chatelaine.reconcile.enrolment import prove
 from chatelaine.reconcile.plan import EnsureKey
 from chatelaine.reconcile.served import usable_versions
-from chatelaine.reconcile.snapshot import NamespaceFacts
+from chatelaine.reconcile.snapshot import AuthenticatedRefusal, NamespaceFacts
 from chatelaine.reconcile.standing import judge
 from support.world import World
 from support.world_hosts import BAD_PCR, GOOD_PCR
@@ -334,7 +336,10 @@ def test_evidence_of_another_attestation_key_than_the_proven_one_does_not_readmi
     assert judge(world.hsm_snapshot("hsm-a")).readmitted
     world.hosts["hsm-a"].ak = "ak-of-somebody-else"
     stolen = world.hosts["hsm-a"].evidence(Selection(Bank.SHA256, (0, 7)))
-    swapped = replace(seen.admission, evidence=stolen, evidence_digest=stolen.evidence_digest, presented=proof)
+    theirs = world.hosts["hsm-a"].presents().keys
+    swapped = replace(
+        seen.admission, evidence=stolen, evidence_digest=stolen.evidence_digest, keys=theirs, presented=proof
+    )
     world.memory[uid] = replace(seen, last_round=swapped, admission=swapped)
     assert judge(world.hsm_snapshot("hsm-a")).verdict == "Untrusted"
 
@@ -347,9 +352,52 @@ def test_round_of_another_attestation_key_than_the_enrolled_one_is_not_judged() 
     world.pass_time(100)
     world.hosts["hsm-a"].ak = "ak-of-somebody-else"
     theirs = world.hosts["hsm-a"].evidence(Selection(Bank.SHA256, (0, 7)))
-    round_ = replace(seen.last_round, evidence=theirs, received_at=world.now)
+    keys = world.hosts["hsm-a"].presents().keys
+    round_ = replace(seen.last_round, evidence=theirs, keys=keys, received_at=world.now)
     world.memory[uid] = replace(seen, last_round=round_)
     assert not judge(world.hsm_snapshot("hsm-a")).serves
+
+
+def test_round_under_a_fake_hsm_key_beside_the_true_tpm_is_not_judged() -> None:
+    world = stage("hsm-a")
+    uid = world.hsms["hsm-a"].metadata.uid
+    seen = world.memory[uid]
+    assert seen.last_round is not None
+    world.pass_time(100)
+    fake = seen.last_round.keys._replace(attestation_key_thumbprint="sha256:" + "f" * 64)
+    world.memory[uid] = replace(seen, last_round=replace(seen.last_round, keys=fake, received_at=world.now))
+    assert not judge(world.hsm_snapshot("hsm-a")).fresh
+    assert not judge(world.hsm_snapshot("hsm-a")).binds
+
+
+def test_refusal_of_an_impostors_own_evidence_never_makes_the_enrolled_host_untrusted() -> None:
+    world = stage("hsm-a")
+    uid = world.hsms["hsm-a"].metadata.uid
+    seen = world.memory[uid]
+    assert seen.last_round is not None
+    impostor = replace(world.hosts["hsm-a"], ak="ak-of-an-impostor", ek="ek-of-an-impostor").presents()
+    refusal = AuthenticatedRefusal("StatementSerialMismatch", "another token speaks")
+    theirs = replace(
+        seen.last_round, evidence=refusal, evidence_digest="sha256:" + "6" * 64, keys=impostor.keys,
+        received_at=world.now + 1, presented=impostor,
+    )  # fmt: skip
+    world.memory[uid] = replace(seen, last_round=theirs, admission=theirs)
+    world.pass_time(2)
+    world.settle()
+    after = world.hsms["hsm-a"].status.attestation
+    assert after is not None
+    assert after.verdict == "Trusted"
+
+
+def test_identity_without_evidence_under_its_own_keys_is_not_enrolled() -> None:
+    world = stage("hsm-a")
+    uid = world.hsms["hsm-a"].metadata.uid
+    seen = world.memory[uid]
+    world.hsms["hsm-a"] = world.hsms["hsm-a"].model_copy(update={"status": HsmStatus()})
+    assert prove(world.hsm_snapshot("hsm-a"), seen.presented).outcome is Outcome.HOLDS
+    for weaker in (None, replace(seen.admission, evidence=AuthenticatedRefusal("StatementSerialMismatch", "no"))):
+        world.memory[uid] = replace(seen, admission=weaker)
+        assert prove(world.hsm_snapshot("hsm-a"), seen.presented).outcome is Outcome.CANNOT_TELL
 
 
 def test_lost_status_is_not_readmitted_before_its_seats_are_rebuilt() -> None:

@@ -241,9 +241,10 @@ class TestVerdicts:
             seen.last_round.evidence,
             seen.last_round.evidence_digest,
             world.now,
+            world.hosts["hsm-a"].presents().keys,
             world.hosts["hsm-a"].presents(activated=False),
         )
-        world.memory[uid] = HostObservation(weak.presented, weak)
+        world.memory[uid] = HostObservation(weak.presented, weak, weak)
         standing = judge(world.hsm_snapshot("hsm-a"))
         assert standing.verdict is Verdict.UNTRUSTED
         assert standing.ask_identity
@@ -252,7 +253,8 @@ class TestVerdicts:
         world = stage("hsm-a")
         refusal = AuthenticatedRefusal("StatementSerialMismatch", "another token speaks")
         uid = world.hsms["hsm-a"].metadata.uid
-        world.memory[uid] = HostObservation(last_round=EvidenceRound(refusal, "sha256:" + "5" * 64, world.now))
+        keys = world.hosts["hsm-a"].presents().keys
+        world.memory[uid] = HostObservation(last_round=EvidenceRound(refusal, "sha256:" + "5" * 64, world.now, keys))
         world.settle()
         assert verdict(world) == ("Untrusted", "EvidenceRefuted")
         assert message(world.hsms["hsm-a"], "Attested").startswith("another token speaks")
