@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -30,6 +30,9 @@ from chatelaine.model.common import (
 from chatelaine.model.keys import KeyState, KeyType, Sensitivity
 from chatelaine.model.policy import Compliance
 from chatelaine.model.verdict import Epoch, Verdict
+
+MAX_RETAINED_KEYS: Final = 64
+"""Key versions that are kept track of for one claim that is gone."""
 
 HostName = Annotated[
     str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.:]*[A-Za-z0-9])?$")
@@ -304,7 +307,7 @@ class Retained(Model):
     name: Annotated[Name, Field(description="Its name.")]
     keys: Annotated[
         list[RetainedKey],
-        Field(max_length=64, description="Key versions.", json_schema_extra=map_list("name", "version")),
+        Field(max_length=MAX_RETAINED_KEYS, description="Key versions.", json_schema_extra=map_list("name", "version")),
     ]
     at: Annotated[Timestamp, Field(description="When they were retained.")]
 

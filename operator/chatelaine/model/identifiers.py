@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Final
+import re
+from typing import Final, NamedTuple
 
 GROUP: Final = "chatelaine.dev"
 VERSION: Final = "v1alpha1"
@@ -59,6 +60,26 @@ OPERATOR_SERVER_NAME: Final = f"operator.{PKI_DOMAIN}"
 def key_label(claim_uid: str, key: str, version: int) -> str:
     """`CKA_LABEL` of both halves of a claim's key version."""
     return f"chat/{claim_uid}/{key}/{version}"
+
+
+class ClaimKey(NamedTuple):
+    """What a key's label says: whose claim's, which key, which version."""
+
+    claim_uid: str
+    key: str
+    version: int
+
+
+_KEY_LABEL: Final = re.compile(
+    r"chat/(?!service/)([A-Za-z0-9][A-Za-z0-9-]{0,63})/([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)/([1-9][0-9]{0,5}|1000000)",
+    re.ASCII,
+)
+
+
+def parse_key_label(label: str) -> ClaimKey | None:
+    """The inverse of `key_label`; None for every label that it cannot have made. Labels are hostile input."""
+    found = _KEY_LABEL.fullmatch(label)
+    return ClaimKey(found[1], found[2], int(found[3])) if found is not None else None
 
 
 def service_key_label(purpose: str) -> str:

@@ -9,7 +9,7 @@ from chatelaine.evidence import epoch as epochs
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.conditions import timestamp
 from chatelaine.model.hsm import AttestationStatus, EpochStatus
-from chatelaine.model.identifiers import key_label
+from chatelaine.model.identifiers import key_label, parse_key_label
 from chatelaine.model.policy import AttestationPolicy, Enforcement
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Epoch, Finding, Outcome, Verdict, all_of, verdict_of
@@ -35,9 +35,10 @@ def accounted_labels(snapshot: HsmSnapshot) -> frozenset[str]:
     labels = {label for claim in snapshot.claims for label in claim.key_labels}
     for kept in snapshot.hsm.status.retained:
         labels.update(key_label(kept.claim_uid, key.name, key.version) for key in kept.keys)
-    gone = tuple(f"chat/{claim.uid}/" for claim in snapshot.claims if not claim.exists)
+    gone = {claim.uid for claim in snapshot.claims if not claim.exists}
     if gone:
-        labels.update(label for label in snapshot.token_labels or () if label.startswith(gone))
+        parsed = ((label, parse_key_label(label)) for label in snapshot.token_labels or ())
+        labels.update(label for label, key in parsed if key is not None and key.claim_uid in gone)
     return frozenset(labels)
 
 
