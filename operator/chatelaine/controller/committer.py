@@ -14,10 +14,11 @@ from typing import Final
 
 from chatelaine.controller.cache import KindCache
 from chatelaine.controller.world import HsmIndex
-from chatelaine.kube.errors import Conflict, NotFound
+from chatelaine.kube.errors import Conflict, Invalid, NotFound
 from chatelaine.kube.port import HSMS, JsonObject, KubePort
+from chatelaine.model.common import MAX_ALLOCATIONS
 from chatelaine.model.conditions import timestamp
-from chatelaine.model.hsm import Allocation, Hsm, Mode, Retained, RetainedKey
+from chatelaine.model.hsm import MAX_RETAINED_KEYS, Allocation, Hsm, Mode, Retained, RetainedKey
 from chatelaine.reconcile.plan import AllocateHsm, ReleaseAllocation, RetainKeys
 from chatelaine.telemetry.metrics import OperatorMetrics
 
@@ -148,28 +149,30 @@ class Committer:
         return await self._kube.merge(HSMS, self._name, body, field_manager=FIELD_MANAGER, subresource="status")
 
 
-def _answer(batch: list[_Waiting], refused: list[str | None]) -> None:
+def _answer(batch: list[_Waiting], refused: list[Exception | None]) -> None:
     for one, why in zip(batch, refused, strict=True):
         if one.done.done():
             continue
         if why is None:
             one.done.set_result(None)
         else:
-            one.done.set_exception(SeatRefused(why))
+            one.done.set_exception(why)
 
 
 def apply_all(
     hsm: Hsm, actions: list[SeatAction], now: float
-) -> tuple[list[Allocation], list[Retained], int, list[str | None]]:
+) -> tuple[list[Allocation], list[Retained], int, list[Exception | None]]:
     """All `actions` over one read object, in their order.
 
     Returns:
         Seats and retained keys to write, how many actions changed something, and per action why it was refused.
     """
     seats, retained = list(hsm.status.allocations), list(hsm.status.retained)
-    changed, refused = 0, []
+    changed = 0
+    refused: list[Exception | None] = []
     for action in actions:
-        why, news = None, False
+        why: Exception | None = None
+        news = False
         if isinstance(action, AllocateHsm):
             why = _refusal(hsm, seats, action)
             news = why is None and not _sits(seats, action.claim_uid)
@@ -188,7 +191,8 @@ def apply_all(
             news = _sits(seats, action.claim_uid)
             seats = [seat for seat in seats if seat.claim_uid != action.claim_uid]
         else:
-            merged = _retain(retained, action, now)
+            why = _overfull(retained, action)
+            merged = retained if why is not None else _retain(retained, action, now)
             news, retained = merged != retained, merged
         changed += news
         refused.append(why)
@@ -199,16 +203,27 @@ def _sits(seats: list[Allocation], claim_uid: str) -> bool:
     return any(seat.claim_uid == claim_uid for seat in seats)
 
 
-def _refusal(hsm: Hsm, seats: list[Allocation], action: AllocateHsm) -> str | None:
+def _refusal(hsm: Hsm, seats: list[Allocation], action: AllocateHsm) -> SeatRefused | None:
     if _sits(seats, action.claim_uid):
         return None
     name = hsm.metadata.name
     if hsm.metadata.deletion_timestamp is not None:
-        return f"Hsm {name} is being deleted"
+        return SeatRefused(f"Hsm {name} is being deleted")
     if len(seats) >= action.limit:
-        return f"Hsm {name} is full: {len(seats)} of {action.limit} claims"
+        return SeatRefused(f"Hsm {name} is full: {len(seats)} of {action.limit} claims")
     if seats and (action.mode is Mode.EXCLUSIVE or any(seat.mode is Mode.EXCLUSIVE for seat in seats)):
-        return f"Hsm {name} is taken, and one of the claims wants it alone"
+        return SeatRefused(f"Hsm {name} is taken, and one of the claims wants it alone")
+    return None
+
+
+def _overfull(retained: list[Retained], action: RetainKeys) -> Invalid | None:
+    """What the API server would refuse for its size, told to the one who asked: it must not spoil the whole batch."""
+    before = next((kept for kept in retained if kept.claim_uid == action.claim_uid), None)
+    known = {(key.name, key.version) for key in (before.keys if before is not None else ())}
+    if before is None and len(retained) >= MAX_ALLOCATIONS:
+        return Invalid(f"Hsm {action.hsm}: keys of {len(retained)} former claims are retained; there is no room", 422)
+    if len(known | {(key.name, key.version) for key in action.keys}) > MAX_RETAINED_KEYS:
+        return Invalid(f"Hsm {action.hsm}: at most {MAX_RETAINED_KEYS} keys of one claim can be retained", 422)
     return None
 
 

@@ -102,14 +102,14 @@ def test_seat_of_a_claim_that_is_gone_stays_while_its_keys_cannot_all_be_retaine
     assert condition(world.hsms["hsm-a"], "Attested") == ("True", "EvidenceHolds")
 
 
-def test_settling_that_fails_does_not_hold_up_the_refutation() -> None:
+def test_settling_that_fails_does_not_hold_up_the_refutation(monkeypatch: pytest.MonkeyPatch) -> None:
     world = stage("hsm-a")
     abandon(world)
 
-    def refuse(_: RetainKeys) -> None:
+    def refuse(action: RetainKeys) -> None:
         raise Refused("the seats cannot be written")
 
-    world._RetainKeys = refuse  # type: ignore[method-assign]  # broken for good
+    monkeypatch.setattr(world, "_RetainKeys", refuse)
     world.hosts["hsm-a"].pcrs[7] = BAD_PCR
     world.attest()
     world.run(hsm_room.reconcile(world.hsm_snapshot("hsm-a")))
