@@ -80,6 +80,7 @@ def test_token_of_a_pod_that_no_client_names_is_refused(lab: Lab) -> None:
     lab.bind(claim("stranger", clients=True))
     stranger = lab.pod("stranger")
     lab.signing_client("stranger", stranger)  # the gateway knows this pod
+    lab.signing_client("named", lab.pod("named"))  # and this claim
     with pytest.raises(Refusal) as caught:
         lab.client("named").exchange(lab.service_account_token(stranger))
     assert caught.value.code == "ERROR_NOT_A_CLIENT"

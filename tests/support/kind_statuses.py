@@ -48,7 +48,16 @@ def hsm_status() -> Object:
             "validUntil": AT,
             "suspectSince": AT,
         },
-        "allocations": [{"claimUid": "6f1c", "namespace": "payments", "name": "checkout", "mode": "Shared", "at": AT}],
+        "allocations": [
+            {
+                "claimUid": "6f1c",
+                "namespace": "payments",
+                "name": "checkout",
+                "mode": "Shared",
+                "sequence": 1,
+                "at": AT,
+            }
+        ],
         "retained": [
             {
                 "claimUid": "7a2d",

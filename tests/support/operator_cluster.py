@@ -102,18 +102,18 @@ class OperatorCluster:
 
     # --- objects
 
-    async def host(self, name: str = "a") -> SimulatedHost:
+    async def host(self, name: str = "a", **options: Any) -> SimulatedHost:
         """A host that listens, with leaves of the cluster's CA."""
         full = f"{self.prefix}-{name}"
         await until("the CA is there", lambda: self.find("v1", "Secret", "chatelaine-ca", SYSTEM))
-        host = SimulatedHost(full, self.folder / full, self._authority())
+        host = SimulatedHost(full, self.folder / full, self._authority(), **options)
         await host.start()
         self.hosts[full] = host
         return host
 
-    def double(self, host: SimulatedHost) -> SimulatedHost:
+    def double(self, host: SimulatedHost, **options: Any) -> SimulatedHost:
         """A host of the same name with good leaves over other keys; it is not started."""
-        return SimulatedHost(host.name, self.folder / f"double-{secrets.token_hex(4)}", self._authority())
+        return SimulatedHost(host.name, self.folder / f"double-{secrets.token_hex(4)}", self._authority(), **options)
 
     def _authority(self) -> Authority:
         secret = self.find("v1", "Secret", "chatelaine-ca", SYSTEM)

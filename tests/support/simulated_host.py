@@ -23,7 +23,7 @@ from chatelaine.agent.simulated import SimulatedAttester, SimulatedTpm
 from chatelaine.agent.watch import ChangeCounter
 from chatelaine.evidence.inventory import InventoryKey
 from chatelaine.model.identifiers import agent_server_name, digest_of, gateway_server_name, key_id
-from chatelaine.pki.authority import SERIAL_BYTES, Authority
+from chatelaine.pki.authority import LEAF_LIFETIME_SECONDS, SERIAL_BYTES, Authority
 from chatelaine.pki.leaf import ProcessLeaf
 from chatelaine.wire.messages import (
     MAX_CONTROL_BODY_BYTES,
@@ -93,11 +93,19 @@ class HostAgent(AgentServer):
 class SimulatedHost:
     """One host. Call `start`, then create its Hsm from `agent_port` and `gateway_port`."""
 
-    def __init__(self, name: str, folder: Path, authority: Authority, tpm: SimulatedTpm | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        authority: Authority,
+        tpm: SimulatedTpm | None = None,
+        *,
+        lifetime_seconds: int = LEAF_LIFETIME_SECONDS,
+    ) -> None:
         self.name = name
         self.tpm = tpm or SimulatedTpm()
-        self.agent_leaf = _leaf(authority, folder / "agent", agent_server_name(name))
-        self.gateway_leaf = _leaf(authority, folder / "gateway", gateway_server_name(name))
+        self.agent_leaf = _leaf(authority, folder / "agent", agent_server_name(name), lifetime_seconds)
+        self.gateway_leaf = _leaf(authority, folder / "gateway", gateway_server_name(name), lifetime_seconds)
         self.gateway = HostGateway(shown_spki=self.gateway_leaf.spki)
         self.held = Held()
         self.pairs: dict[str, ec.EllipticCurvePrivateKey] = {}
@@ -233,9 +241,11 @@ class SimulatedHost:
         return web.Response(status=204)
 
 
-def _leaf(authority: Authority, folder: Path, name: str) -> ProcessLeaf:
+def _leaf(authority: Authority, folder: Path, name: str, lifetime_seconds: int) -> ProcessLeaf:
     leaf, now = ProcessLeaf(folder, name), int(time.time())
-    issued = authority.issue_leaf(leaf.request(), name, now, serial=secrets.token_bytes(SERIAL_BYTES))
+    issued = authority.issue_leaf(
+        leaf.request(), name, now, serial=secrets.token_bytes(SERIAL_BYTES), lifetime_seconds=lifetime_seconds
+    )
     leaf.install(issued.chain_pem, authority.bundle_pem, now)
     return leaf
 

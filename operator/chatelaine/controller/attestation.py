@@ -16,15 +16,17 @@ from chatelaine.controller.hosts import HostMemory, Surroundings, agent_client
 from chatelaine.controller.interrogation import (
     ActivationRefused,
     Question,
+    Told,
     check_hierarchy,
     enrolled_of,
     interrogate,
     present,
     selection_of,
 )
-from chatelaine.evidence.bundle import EnrolledIdentity, VerifiedEvidence
+from chatelaine.evidence.bundle import EnrolledIdentity
 from chatelaine.evidence.errors import AttestationKeyMismatch, EvidenceError, Malformed, StatementPcrMismatch
 from chatelaine.model.hsm import Hsm
+from chatelaine.model.identifiers import agent_server_name
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile.enrolment import same
@@ -175,18 +177,18 @@ class Prober:
             ak_name=bytes.fromhex(presented.ak_name_hex),
             attestation_key_spki=presented.attestation_key_spki,
         )
-        answered = await self._evidence(hsm, agent, spki, identity)
+        told = await self._evidence(hsm, agent, spki, identity)
         proof: EvidenceRound | None = None
-        if answered is not None:
-            if answered[1] is not None:
-                check_hierarchy(answered[1], presented)
-            proof = replace(answered[0], presented=presented)
+        if told is not None:
+            if told.verified is not None:
+                check_hierarchy(told.verified, presented)
+            proof = replace(told.round, presented=presented)
         # Only now: what is remembered of an identity has passed every check that its evidence can pass.
         self._memory.observation = replace(
             self._memory.observation, presented=presented, admission=proof, activation_failed=None
         )
-        if proof is not None and answered is not None and not self._conflicts(hsm):
-            self._remember(hsm, proof, answered[1], spki, started)
+        if proof is not None and told is not None and not self._conflicts(hsm):
+            await self._remember(hsm, agent, replace(told, round=proof), spki, started)
         else:
             self._memory.reached(Outcome.HOLDS, Reason.ANSWERS, "Agent and gateway answer.", self._around.wall())
             self._around.observed(self._memory.name, started)
@@ -199,13 +201,11 @@ class Prober:
                 await self._identify(hsm, agent, spki, started)
             return
         serial = hsm.status.token.serial if hsm.status.token is not None else None
-        answered = await self._evidence(hsm, agent, spki, enrolled_of(enrolled, serial))
-        if answered is not None:
-            self._remember(hsm, *answered, spki, started)
+        told = await self._evidence(hsm, agent, spki, enrolled_of(enrolled, serial))
+        if told is not None:
+            await self._remember(hsm, agent, told, spki, started)
 
-    async def _evidence(
-        self, hsm: Hsm, agent: PeerClient, spki: bytes, identity: EnrolledIdentity
-    ) -> tuple[EvidenceRound, VerifiedEvidence | None] | None:
+    async def _evidence(self, hsm: Hsm, agent: PeerClient, spki: bytes, identity: EnrolledIdentity) -> Told | None:
         selection = selection_of(self._around.policies(hsm.metadata.name))
         if selection is None:
             return None
@@ -221,19 +221,22 @@ class Prober:
 
     # --- what is remembered
 
-    def _remember(
-        self, hsm: Hsm, round_: EvidenceRound, verified: VerifiedEvidence | None, spki: bytes, started: float
-    ) -> None:
+    async def _remember(self, hsm: Hsm, agent: PeerClient, told: Told, spki: bytes, started: float) -> None:
         """A round of the enrolled identity, or of the first one shown while none is enrolled."""
         memory, metrics = self._memory, self._around.metrics
-        memory.observation = replace(memory.observation, last_round=round_)
+        memory.observation = replace(memory.observation, last_round=told.round)
         enrolled = hsm.status.identity
-        if verified is not None and enrolled is not None and round_.keys == HostKeys.enrolled(enrolled):
+        proven = told.verified is not None and enrolled is not None and told.round.keys == HostKeys.enrolled(enrolled)
+        if proven and enrolled is not None:
             memory.attested(enrolled, spki)
         memory.reached(Outcome.HOLDS, Reason.ANSWERS, "Agent and gateway answer.", self._around.wall())
-        metrics.rounds.labels("authenticated" if verified is not None else "refused").inc()
+        metrics.rounds.labels("authenticated" if told.verified is not None else "refused").inc()
         metrics.attest_seconds.observe(self._around.clock() - started)
         self._around.observed(memory.name, started)
+        if proven:
+            # Only over a key that the enrolled host has just bound in a quote: a stolen leaf ends with its day.
+            name = agent_server_name(memory.name)
+            await self._around.renew(agent, "/v1/leaf", name, told.agent_spki, told.agent_not_after)
 
     def _note_activation(self, why: str, started: float) -> None:
         self._failures += 1

@@ -208,6 +208,10 @@ class GatewayLink:
                 return
             answer = await client.call("PUT", "/control/v1/view", draft.update, ViewAck)
         self._acknowledge(draft, answer)
+        if self._attested(answer.peer_spki):
+            # Only over a key that the enrolled host has bound in a quote: a stolen leaf ends with its day.
+            name = gateway_server_name(self._memory.name)
+            await self._around.renew(client, "/control/v1/leaf", name, answer.peer_spki, answer.peer_not_after)
 
     def _draft(self, standing: Standing) -> _Draft | None:
         """The next update; None if nothing may or need be said."""
@@ -298,9 +302,6 @@ class GatewayLink:
         answer = await client.call("GET", "/control/v1/hello", None, GatewayHello)
         self.saw(answer.peer_spki)
         self._greeted(answer.message)
-        await self._around.renew(
-            client, "/control/v1/leaf", gateway_server_name(self._memory.name), answer.peer_spki, answer.peer_not_after
-        )
 
     def _greeted(self, hello: GatewayHello) -> None:
         if hello.term > self._source.term():

@@ -57,6 +57,19 @@ class Question:
     accounted: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One round. `verified` is None where it is an authenticated refusal.
+
+    `agent_spki`, `agent_not_after`: the key that the agent proved on TLS, and the end of its certificate.
+    """
+
+    round: EvidenceRound
+    verified: VerifiedEvidence | None
+    agent_spki: bytes
+    agent_not_after: int
+
+
 def selection_of(policies: Sequence[AttestationPolicy]) -> Selection | None:
     """PCRs that a quote must cover for all `policies`; the first one's bank decides, None without policies.
 
@@ -137,13 +150,8 @@ async def _activate(agent: PeerClient, ek: PublicArea, ak_name: bytes) -> None:
         raise ActivationRefused("the TPM opened another secret than the one made for this EK and AK")
 
 
-async def interrogate(
-    agent: PeerClient, question: Question, identity: EnrolledIdentity, *, now: float
-) -> tuple[EvidenceRound, VerifiedEvidence | None]:
+async def interrogate(agent: PeerClient, question: Question, identity: EnrolledIdentity, *, now: float) -> Told:
     """One round of evidence under `identity`.
-
-    Returns:
-        The round, and the verified evidence unless the round is an authenticated refusal.
 
     Raises:
         PeerError: no usable answer.
@@ -171,8 +179,10 @@ async def interrogate(
         if not error.authenticated:
             raise
         refusal = AuthenticatedRefusal(error.reason, str(error))
-        return EvidenceRound(refusal, evidence.evidence_digest(), now, keys, accounted=question.accounted), None
-    return EvidenceRound(verified, verified.evidence_digest, now, keys, accounted=question.accounted), verified
+        round_ = EvidenceRound(refusal, evidence.evidence_digest(), now, keys, accounted=question.accounted)
+        return Told(round_, None, answer.peer_spki, answer.peer_not_after)
+    round_ = EvidenceRound(verified, verified.evidence_digest, now, keys, accounted=question.accounted)
+    return Told(round_, verified, answer.peer_spki, answer.peer_not_after)
 
 
 def check_hierarchy(verified: VerifiedEvidence, presented: PresentedIdentity) -> None:
