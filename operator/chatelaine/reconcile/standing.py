@@ -30,6 +30,7 @@ from chatelaine.reconcile import enrolment as enrolments
 from chatelaine.reconcile.enrolment import Enrolment
 from chatelaine.reconcile.facts import covers
 from chatelaine.reconcile.judged import (
+    STAMP_SECONDS,
     Standing,
     is_held,
     is_sticky,
@@ -295,13 +296,16 @@ def _lapse(snapshot: HsmSnapshot, enrolment: Enrolment, reason: Reason, message:
 
 
 def _deadline(snapshot: HsmSnapshot, before: AttestationStatus) -> float:
-    """The stamp in the status may be 300 s old; memory knows better, and right after a start nobody does."""
+    """The stamp in the status may be 300 s old; memory knows better, and right after a start nobody does. Then the
+    host gets as long to answer as the stamp may be late, and not a second more: a verdict that ran out stays so.
+    """
     known = float(seconds_of(before.valid_until))
     host = snapshot.host
     if host is not None and host.proven_until is not None:
         known = max(known, host.proven_until)
     elif snapshot.policy is not None:
-        known = max(known, snapshot.watching_since + snapshot.policy.spec.freshness.max_age_seconds)
+        grace = snapshot.watching_since + snapshot.policy.spec.freshness.max_age_seconds
+        known = max(known, min(grace, known + STAMP_SECONDS))
     return known
 
 
