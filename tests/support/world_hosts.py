@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.evidence.hsm_statement import HsmStatement
@@ -36,6 +37,8 @@ class WorldHost:
     rounds: int = 0
     ak: str = "ak-1"
     ek: str = "ek-1"
+    private_flags: dict[str, Any] = field(default_factory=dict)
+    """Attributes in which the private halves of claims' keys are not as we make them."""
 
     @property
     def serial(self) -> str:
@@ -85,7 +88,8 @@ class WorldHost:
         keys = sorted(
             [
                 *SERVICE_KEYS,
-                *(token_key(label, kind) for label in self.labels for kind in ("private", "public")),
+                *(token_key(label, "public") for label in self.labels),
+                *(token_key(label, "private", **self.private_flags) for label in self.labels),
             ]
         )
         values = {index: bytes.fromhex(self.pcrs[index]) for index in selection.indices}

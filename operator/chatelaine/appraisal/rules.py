@@ -152,7 +152,7 @@ class InventoryRule:
                 "AccountsUnknown",
                 "which keys are accounted for is not known yet",
             )
-        offending = list(self._offending(evidence.inventory))
+        offending = list(self._findings(evidence.inventory))
         if not offending:
             detail = f"all {len(evidence.inventory)} key objects are accounted for"
             return Finding("inventory", Outcome.HOLDS, "InventoryAccounted", detail)
@@ -162,14 +162,19 @@ class InventoryRule:
             "inventory", Outcome.REFUTED, offending[0].reason, detail, children=tuple(offending[:MAX_NAMED_KEYS])
         )
 
-    def _offending(self, keys: Iterable[InventoryKey]) -> Iterable[Finding]:
+    def offending(self, keys: Iterable[InventoryKey]) -> Iterable[tuple[InventoryKey, str, str]]:
+        """Every key of `keys` that refutes, with reason and detail."""
         seen: set[tuple[str, str]] = set()
         for key in keys:
             reason, detail = self._refusal(key, seen)
             seen.add((key.label, key.object_class))
             if reason:
-                check = f"key {key.object_class} {_shown(key)}"
-                yield Finding(check, Outcome.REFUTED, reason, detail, found=_shown(key))
+                yield key, reason, detail
+
+    def _findings(self, keys: Iterable[InventoryKey]) -> Iterable[Finding]:
+        for key, reason, detail in self.offending(keys):
+            check = f"key {key.object_class} {_shown(key)}"
+            yield Finding(check, Outcome.REFUTED, reason, detail, found=_shown(key))
 
     def _refusal(self, key: InventoryKey, seen: AbstractSet[tuple[str, str]]) -> tuple[str, str]:
         name = f"{key.object_class} key {_shown(key)}"

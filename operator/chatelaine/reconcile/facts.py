@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
-from chatelaine.appraisal.rules import SERVICE_LABELS
+from chatelaine.appraisal.rules import InventoryRule
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.evidence.tpm_types import Selection
-from chatelaine.model.identifiers import canonical_json, key_id
+from chatelaine.model.identifiers import canonical_json
 from chatelaine.model.policy import AttestationPolicySpec
 
 
 def facts_of(evidence: VerifiedEvidence, accounted: Iterable[str]) -> tuple[str, ...]:
-    """`name=value` texts, sorted. Keys that claims rightly make and destroy do not count; others do."""
+    """`name=value` texts, sorted. Keys that claims rightly make and destroy do not count; every key that the rule
+    for inventories would refuse does, with all that the token says of it, whether this policy has that rule or not.
+    """
     quote, statement = evidence.quote, evidence.statement
-    known = frozenset(accounted) | SERVICE_LABELS
-    seen: set[tuple[str, str]] = set()
-    strange = []
-    for key in evidence.inventory:
-        place = (key.label, key.object_class)
-        exposed = key.extractable and key.object_class != "public"
-        if place in seen or key.label not in known or key.id != key_id(key.label) or exposed:
-            strange.append(f"{key.object_class}:{key.label}:{key.id.hex()}:{key.extractable}")
-        seen.add(place)
+    refused = InventoryRule(frozenset(accounted)).offending(evidence.inventory)
+    strange = [{**asdict(key), "id": key.id.hex()} for key, _, _ in refused]
     pcrs = [f"{quote.selection.bank.value}:{index}={value.hex()}" for index, value in quote.pcrs.items()]
     token = [
         f"serial={statement.serial[:64]}",
