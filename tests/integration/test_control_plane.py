@@ -98,7 +98,7 @@ def test_owned_objects_are_garbage_collected(control_plane: ClusterAccess, names
             return error.status == 404
         return False
 
-    wait_until(collected, "garbage collection", seconds=60)
+    wait_until(collected, "garbage collection", seconds=180)
 
 
 def test_the_api_server_goes_away_and_comes_back_with_its_data(own_control_plane: ControlPlane) -> None:
@@ -139,7 +139,7 @@ def test_nothing_is_left_however_the_command_ends(tmp_path: Path, how: signal.Si
     assert len(running) == 3
     assert access.admin.raw("GET", "/readyz")[0] == 200
     os.kill(process.pid, how)
-    process.wait(timeout=60)
+    process.wait(timeout=180)
     for pid in running:
         wait_until(gone(pid), f"the end of process {pid}", seconds=30)
 
@@ -166,8 +166,8 @@ def test_users_share_one_control_plane_and_the_last_one_out_stops_it(tmp_path: P
     with shared_control_plane(tmp_path) as access:
         assert f"{access.server}\n" in servers
         users[0].kill()
-        users[1].communicate(timeout=60)
-        users[0].communicate(timeout=60)
+        users[1].communicate(timeout=180)
+        users[0].communicate(timeout=180)
         assert access.admin.raw("GET", "/readyz")[0] == 200
         admin = access.admin
 
@@ -178,7 +178,7 @@ def test_users_share_one_control_plane_and_the_last_one_out_stops_it(tmp_path: P
             return True
         return False
 
-    wait_until(stopped, "the shared control plane to stop", seconds=60)
+    wait_until(stopped, "the shared control plane to stop", seconds=180)
 
 
 def test_a_process_that_ends_early_shows_its_last_words(tmp_path: Path) -> None:

@@ -235,10 +235,14 @@ class ControlPlane(ClusterAccess):
         ]
 
 
-def exit_on_sigterm() -> None:
-    """Lets SIGTERM end this process the orderly way, so that `with` blocks and atexit stop what they started."""
+def exit_on_signals() -> None:
+    """Lets SIGTERM and SIGINT end this process the orderly way: `with` blocks and atexit stop what they started.
 
-    def leave(_signal: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + signal.SIGTERM)
+    SIGINT too, because shells start background jobs with it ignored, and Python then leaves it so.
+    """
+
+    def leave(received: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + received)
 
     signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from tools.control_plane.build import BuildError
-from tools.control_plane.embedded import ControlPlane, exit_on_sigterm
+from tools.control_plane.embedded import ControlPlane, exit_on_signals
 from tools.control_plane.processes import StartError
 
 
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--users", type=Path, help="stop when nobody holds a shared lock on this file")
     parser.add_argument("--audit", action="store_true", help="log every write request to audit.jsonl")
     arguments = parser.parse_args()
-    exit_on_sigterm()
+    exit_on_signals()
     try:
         # Entered last, left first: who waits for the lock on the file may start again on a clean slate.
         with _opened(arguments.users) as users, ControlPlane(arguments.directory, audit=arguments.audit) as plane:

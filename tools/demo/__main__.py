@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 
-from tools.control_plane.embedded import exit_on_sigterm
+from tools.control_plane.embedded import exit_on_signals
 from tools.demo.narrator import Narrator
 from tools.demo.stage import Stage
 from tools.demo.story import tell
@@ -22,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     keep: bool = parser.parse_args().keep
-    exit_on_sigterm()
+    exit_on_signals()
     directory = throw_away_folder("chatelaine-demo-")
     narrator = Narrator()
     stage = Stage(directory)
@@ -57,7 +57,7 @@ Everything keeps running; Ctrl-C ends it. Things to try in another terminal:
     )
     try:
         signal.pause()
-    except (KeyboardInterrupt, SystemExit):
+    except SystemExit:
         narrator.console.print("stopping")
 
 

@@ -1,7 +1,8 @@
 """The only module that imports kopf: it watches our three kinds and hands each event over, nothing more.
 
 kopf cancels every task that was started in its loop since it began, ours included, so it gets a loop (and a
-thread) of its own; events cross by `call_soon_threadsafe`. It runs only while we lead and is started anew each time.
+thread) of its own; events cross by `call_soon_threadsafe`, all that wait at once. It runs only while we lead and is
+started anew each time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,6 +25,8 @@ Deliver = Callable[[str, JsonObject, bool], None]
 STOP_SECONDS: Final = 10.0
 RESTART_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 0.1
+EVENTS_A_TURN: Final = 64
+"""Others in our loop wait no longer than these take, however many objects a first list brings."""
 
 _log = logger(__name__)
 
@@ -57,7 +61,79 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.server_timeout = 290
     chosen.networking.error_backoffs = (0.2, 0.5, 1, 2)
     chosen.networking.connect_timeout = 5
+    # kopf would copy and compare every body to find out what changed; nobody here asks it that.
+    chosen.persistence.diffbase_storage = _NoEssence()
+    chosen.persistence.progress_storage = _NoProgress()
     return chosen
+
+
+class _NoEssence(kopf.DiffBaseStorage):
+    """Keeps nothing and finds no difference: raw events need none."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Nothing of the body."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        """Nothing was stored."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is stored."""
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Handlers of raw events have no progress."""
+
+    def fetch(self, **_: Any) -> None:
+        """None is stored."""
+
+    def store(self, **_: Any) -> None:
+        """None is stored."""
+
+    def purge(self, **_: Any) -> None:
+        """There is nothing."""
+
+    def touch(self, **_: Any) -> None:
+        """Nothing is written to an object."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        """As it is, uncopied."""
+        return essence
+
+
+class _Crossing:
+    """Events on their way from kopf's thread to our loop. A loop is woken once for all that wait, in their order."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, stop: threading.Event, deliver: Deliver) -> None:
+        self._loop = loop
+        self._stop = stop
+        self._deliver = deliver
+        self._waiting: deque[tuple[str, JsonObject, bool]] = deque()
+        self._woken = False
+
+    def put(self, kind: str, body: JsonObject, deleted: bool) -> None:
+        """In kopf's thread."""
+        self._waiting.append((kind, body, deleted))
+        if not self._woken:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._take)
+            except RuntimeError:
+                logging.getLogger(__name__).debug("the loop has ended")
+
+    def _take(self) -> None:
+        """In our loop. The mark goes first: what is put after it wakes the loop again, what was put before is here."""
+        self._woken = False
+        try:
+            for _ in range(min(len(self._waiting), EVENTS_A_TURN)):
+                event = self._waiting.popleft()
+                if not self._stop.is_set():
+                    self._deliver(*event)
+        finally:
+            if self._waiting:
+                self._woken = True
+                self._loop.call_soon(self._take)
 
 
 class KopfWatch:
@@ -111,28 +187,16 @@ class KopfWatch:
         def login(**_: Any) -> kopf.ConnectionInfo:
             return connection_of(self._configuration())
 
-        def deliver(kind: str, body: JsonObject, deleted: bool) -> None:
-            if not stop.is_set():
-                self._deliver(kind, body, deleted)
-
+        crossing = _Crossing(loop, stop, self._deliver)
         for kind, resource in OWN_KINDS.items():
-            self._handle(registry, loop, deliver, kind, (resource.group, resource.version, resource.plural))
+            self._handle(registry, crossing, kind, (resource.group, resource.version, resource.plural))
         return registry
 
     @staticmethod
-    def _handle(
-        registry: kopf.OperatorRegistry,
-        loop: asyncio.AbstractEventLoop,
-        deliver: Deliver,
-        kind: str,
-        where: tuple[str, str, str],
-    ) -> None:
+    def _handle(registry: kopf.OperatorRegistry, crossing: _Crossing, kind: str, where: tuple[str, str, str]) -> None:
         @kopf.on.event(*where, registry=registry)
         async def changed(event: Any, **_: Any) -> None:
-            try:
-                loop.call_soon_threadsafe(deliver, kind, dict(event["object"]), event["type"] == "DELETED")
-            except RuntimeError:
-                logging.getLogger(__name__).debug("the loop has ended")
+            crossing.put(kind, dict(event["object"]), event["type"] == "DELETED")
 
 
 async def _operate(registry: kopf.OperatorRegistry, stop: threading.Event) -> None:

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from chatelaine.controller.cache import Stored
 from chatelaine.controller.emitted import EmittedObjects
 from chatelaine.controller.hosts import HostMemory
-from chatelaine.controller.world import World
+from chatelaine.controller.world import ClaimIndex, World
 from chatelaine.model.claim import HsmClaim
 from chatelaine.model.hsm import Hsm, Mode
 from chatelaine.model.identifiers import digest_of
@@ -40,10 +41,14 @@ class Memories(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Remembered:
+    """A judgement, and the last picture made with it. `given`: seats as they are written."""
+
     inputs: tuple[Any, ...]
     until: float | None
+    given: Mapping[str, Mode]
+    pending: Mapping[str, Mode]
     view: pictures.HsmView
 
 
@@ -107,22 +112,24 @@ class Snapshots:
             return None
         memory = self._memories.memory(name)
         policy = self._world.policies.find(stored.index.policy)
-        pending = self._memories.pending(name)
         inputs = (
             stored.uid,
             stored.resource_version,
             (policy.uid, policy.resource_version) if policy is not None else None,
             memory.observation if memory is not None else None,
             self._world.claims_version.get(stored.uid, 0),
-            tuple(sorted(pending)),
+            self._world.claims.complete.is_set(),
         )
+        pending = {uid: mode for uid, (mode, _) in self._memories.pending(name).items()}
         kept, now = self._views.get(name), self._wall()
-        if kept is not None and _same(kept.inputs, inputs) and (kept.until is None or now < kept.until):
-            return kept.view
-        view = self._view(name, pending)
-        if view is not None:
-            self._views[name] = _Remembered(inputs, view.standing.valid_until, view)
-        return view
+        if kept is None or not _same(kept.inputs, inputs) or (kept.until is not None and now >= kept.until):
+            kept = self._judged(name, inputs, pending)
+        elif kept.pending != pending:
+            kept = replace(kept, pending=pending, view=_seated(kept.view, kept.given, pending))
+        if kept is None:
+            return None
+        self._views[name] = kept
+        return kept.view
 
     def proven(self, name: str, until: float) -> None:
         """Note how long the host's proof holds, in its observation, without judging anew."""
@@ -132,23 +139,22 @@ class Snapshots:
         memory.observation = replace(memory.observation, proven_until=until)
         if kept is not None:
             inputs = (*kept.inputs[:3], memory.observation, *kept.inputs[4:])
-            self._views[name] = _Remembered(inputs, kept.until, replace(kept.view, host=memory.observation))
+            self._views[name] = replace(kept, inputs=inputs, view=replace(kept.view, host=memory.observation))
 
-    def _view(self, name: str, pending: Mapping[str, tuple[Mode, str]]) -> pictures.HsmView | None:
+    def _judged(self, name: str, inputs: tuple[Any, ...], pending: Mapping[str, Mode]) -> _Remembered | None:
         snapshot = self.hsm(name)
         if snapshot is None:
             return None
-        seats = {seat.claim_uid: seat.mode for seat in snapshot.hsm.status.allocations}
-        unconfirmed = frozenset(uid for uid in pending if uid not in seats)
-        return pictures.HsmView(
+        standing = judge(snapshot)
+        given = {seat.claim_uid: seat.mode for seat in snapshot.hsm.status.allocations}
+        view = pictures.HsmView(
             hsm=snapshot.hsm,
-            standing=judge(snapshot),
+            standing=standing,
             policy=snapshot.policy,
             host=snapshot.host,
             accounted=accounted_labels(snapshot),
-            seats={**{uid: mode for uid, (mode, _) in pending.items()}, **seats},
-            pending=unconfirmed,
         )
+        return _Remembered(inputs, standing.valid_until, given, pending, _seated(view, given, pending))
 
     def _policy_of(self, hsm: Hsm) -> AttestationPolicy | None:
         return self._world.policies.typed(hsm.spec.attestation.policy_ref.name)
@@ -159,7 +165,7 @@ class Snapshots:
         for seat in hsm.status.allocations:
             if seat.claim_uid in found:
                 continue
-            claim = self._world.claim_by_uid(seat.claim_uid)
+            claim = self._world.claim_stored(seat.claim_uid)
             found[seat.claim_uid] = pictures.BoundClaim(
                 uid=seat.claim_uid,
                 namespace=seat.namespace,
@@ -167,19 +173,19 @@ class Snapshots:
                 exists=claim is not None or not known,
                 mode=seat.mode,
                 allocated_to=_allocated_to(claim),
-                sequence=_sequence_of(claim),
+                sequence=claim.index.sequence if claim is not None else None,
             )
         for uid in {label.split("/")[1] for label in labels or () if label.count("/") == 3} - found.keys():
-            claim = self._world.claim_by_uid(uid)
+            claim = self._world.claim_stored(uid)
             if claim is not None:
                 found[uid] = pictures.BoundClaim(
                     uid=uid,
-                    namespace=claim.metadata.namespace or "",
-                    name=claim.metadata.name,
+                    namespace=claim.namespace,
+                    name=claim.name,
                     exists=True,
-                    mode=claim.spec.mode or Mode.SHARED,
+                    mode=claim.index.mode,
                     allocated_to=_allocated_to(claim),
-                    sequence=_sequence_of(claim),
+                    sequence=claim.index.sequence,
                 )
         return tuple(found[uid] for uid in sorted(found))
 
@@ -242,7 +248,7 @@ class Snapshots:
             namespace=self.namespace(namespace),
             hsms=views,
             policies=self.policies(),
-            bound_in_namespace=self._bound_in(namespace, uid),
+            bound_in_namespace=self._world.census.others(namespace, uid, self._memories.pending_in(namespace)),
             made_keys=_with_prefix(memory.made_keys, prefix) if memory is not None else {},
             key_faults=_with_prefix(memory.key_faults, prefix) if memory is not None else {},
             secret=self._secret(claim),
@@ -258,22 +264,6 @@ class Snapshots:
         allocation = claim.status.allocation
         memory = self._memories.memory(allocation.hsm.name) if allocation is not None else None
         return memory if memory is not None and allocation is not None and memory.uid == allocation.hsm.uid else None
-
-    def _bound_in(self, namespace: str, uid: str) -> dict[str, int]:
-        """Others of the namespace with a seat, by each policy that judges them."""
-        seats = {**self._memories.pending_in(namespace), **self._world.seats_in(namespace)}
-        counts: dict[str, int] = {}
-        for other, hsm_name in seats.items():
-            if other == uid:
-                continue
-            hsm = self._world.hsms.find(hsm_name)
-            key = self._world.claim_key(other)
-            claim = self._world.claims.find(key[1], key[0]) if key is not None else None
-            names = {hsm.index.policy if hsm is not None else None, claim.index.policy if claim is not None else None}
-            for name in names:
-                if name is not None:
-                    counts[name] = counts.get(name, 0) + 1
-        return counts
 
     def _secret(self, claim: HsmClaim) -> pictures.ObservedSecret:
         wanted = claim.spec.binding.secret_name if claim.spec.binding is not None else None
@@ -340,11 +330,11 @@ def _with_prefix(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {label: value for label, value in values.items() if label.startswith(prefix)}
 
 
-def _sequence_of(claim: HsmClaim | None) -> int | None:
-    allocation = claim.status.allocation if claim is not None else None
-    return allocation.sequence if allocation is not None else None
+def _seated(view: pictures.HsmView, given: Mapping[str, Mode], pending: Mapping[str, Mode]) -> pictures.HsmView:
+    """With seats that are written, and those about to be."""
+    unconfirmed = frozenset(uid for uid in pending if uid not in given)
+    return replace(view, seats={**pending, **given}, pending=unconfirmed)
 
 
-def _allocated_to(claim: HsmClaim | None) -> str | None:
-    allocation = claim.status.allocation if claim is not None else None
-    return allocation.hsm.uid if allocation is not None else None
+def _allocated_to(claim: Stored[ClaimIndex] | None) -> str | None:
+    return claim.index.hsm[1] if claim is not None and claim.index.hsm is not None else None

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from chatelaine.controller import summaries
 from chatelaine.controller.cache import Key, KindCache, Stored
+from chatelaine.controller.census import SeatCensus
 from chatelaine.kube.port import (
     CLAIMS,
     ENDPOINT_SLICES,
@@ -34,17 +35,21 @@ from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import ConditionType
 from chatelaine.reconcile.snapshot import BoundClaim
 
+NO_LABELS: Final[frozenset[str]] = frozenset()
+
 
 @dataclass(frozen=True, slots=True)
 class ClaimIndex:
     """What other objects look up of a claim. `waits`: it is not bound (any more) and takes the next place it finds.
 
     `bound`: as its Hsm sees it, by uid of each Hsm on which it has versions or its allocation. `hsm` is the name and
-    uid in `status.allocation`.
+    uid in `status.allocation`, `sequence` its number.
     """
 
     uid: str
     hsm: tuple[str, str] | None
+    sequence: int | None
+    mode: Mode
     bound: Mapping[str, BoundClaim]
     policy: str | None
     has_clients: bool
@@ -137,14 +142,15 @@ class World:
         """By namespace, service account and uid."""
         self._foreign: dict[str, set[str]] = {}
         """Names of other people's NetworkPolicies, by namespace."""
-        self._seats_in: dict[str, dict[str, str]] = {}
-        """By namespace: claim uid to the name of the Hsm that gives it a seat."""
+        self.census = SeatCensus(self._judging)
         self._policies_by_claim: dict[str, set[tuple[str, str]]] = {}
         self._policies_by_hsm: dict[str, set[tuple[str, str]]] = {}
         self._hsms_at: dict[str, set[str]] = {}
         """Names of Hsms by the namespace of their gateway's Service."""
         self.claims_version: dict[str, int] = {}
-        """By uid of an Hsm: grows when what its claims keep there changes."""
+        """By uid of an Hsm: grows when something of its claims changes that a judgement over it rests on."""
+        self._admissions: dict[str, int] = {}
+        """By uid of an Hsm: the highest number of admissions that a claim has named."""
 
     @property
     def watches(self) -> tuple[Watch[object], ...]:
@@ -170,6 +176,11 @@ class World:
         """A claim by uid."""
         key = self._claims_by_uid.get(uid)
         return self.claims.typed(key[1], key[0]) if key is not None else None
+
+    def claim_stored(self, uid: str) -> Stored[ClaimIndex] | None:
+        """What is looked up of a claim, by uid."""
+        key = self._claims_by_uid.get(uid)
+        return self.claims.find(key[1], key[0]) if key is not None else None
 
     def claim_key(self, uid: str) -> Key | None:
         """Namespace and name of a claim."""
@@ -206,10 +217,6 @@ class World:
         }
         return [dict(labels) for labels in sorted(found)]
 
-    def seats_in(self, namespace: str) -> Mapping[str, str]:
-        """Claims of a namespace that have seats: uid and name of the Hsm."""
-        return self._seats_in.get(namespace, {})
-
     def foreign_policies(self, namespace: str) -> Iterable[Kept[summaries.PolicySummary]]:
         """Other people's NetworkPolicies of a namespace."""
         for name in sorted(self._foreign.get(namespace, ())):
@@ -238,13 +245,10 @@ class World:
     # --- keeping the look-ups
 
     def _hsm_changed(self, key: Key, before: Stored[HsmIndex] | None, after: Stored[HsmIndex] | None) -> None:
-        old = before.index.seats if before is not None else {}
         new = after.index.seats if after is not None else {}
-        for uid, namespace in old.items():
-            if uid not in new and self._seats_in.get(namespace, {}).get(uid) == key[1]:
-                del self._seats_in[namespace][uid]
-        for uid, namespace in new.items():
-            self._seats_in.setdefault(namespace, {})[uid] = key[1]
+        self.census.moved(key[1], before.index.seats if before is not None else {}, new)
+        if before is None or after is None or before.index.policy != after.index.policy:
+            self.census.rejudged((namespace, uid) for uid, namespace in new.items())
         if before is not None and before.index.gateway is not None:
             self._hsms_at.get(before.index.gateway[0], set()).discard(key[1])
         if after is not None and after.index.gateway is not None:
@@ -265,8 +269,7 @@ class World:
                 self._claims_by_hsm.get(hsm_uid, {}).pop(before.uid, None)
             if after is not None and hsm_uid in new:
                 self._claims_by_hsm.setdefault(hsm_uid, {})[after.uid] = new[hsm_uid]
-            if old.get(hsm_uid) != new.get(hsm_uid):
-                self.claims_version[hsm_uid] = self.claims_version.get(hsm_uid, 0) + 1
+            self._judge_anew(hsm_uid, old.get(hsm_uid), new.get(hsm_uid))
         here = self._claims_by_namespace.setdefault(key[0], set())
         if after is None:
             here.discard(key)
@@ -275,7 +278,33 @@ class World:
             here.add(key)
             self._claims_by_uid[after.uid] = key
             (self._unbound.add if after.index.waits else self._unbound.discard)(key)
+        for stored, other in ((before, after), (after, before)):
+            if stored is not None and (other is None or other.uid != stored.uid):
+                self._came_or_went(key[0], stored.uid)
+        if before is not None and after is not None and before.index.policy != after.index.policy:
+            self.census.rejudged([(key[0], after.uid)])
         self._listener.claim_changed(key, before, after)
+
+    def _judge_anew(self, hsm_uid: str, old: BoundClaim | None, new: BoundClaim | None) -> None:
+        """Labels are weighed against the token's inventory; the number of admissions never falls."""
+        admissions = new.allocation_generation if new is not None else 0
+        more = admissions > self._admissions.get(hsm_uid, 0)
+        if more:
+            self._admissions[hsm_uid] = admissions
+        if more or (old.key_labels if old is not None else NO_LABELS) != (new.key_labels if new else NO_LABELS):
+            self.claims_version[hsm_uid] = self.claims_version.get(hsm_uid, 0) + 1
+
+    def _came_or_went(self, namespace: str, uid: str) -> None:
+        """A seat stands for a claim that is there, or has to be settled; and the claim may name a policy."""
+        for hsm in self.hsms:
+            if uid in hsm.index.seats:
+                self.claims_version[hsm.uid] = self.claims_version.get(hsm.uid, 0) + 1
+        self.census.rejudged([(namespace, uid)])
+
+    def _judging(self, claim_uid: str, hsm_name: str) -> frozenset[str]:
+        hsm, claim = self.hsms.find(hsm_name), self.claim_stored(claim_uid)
+        names = (hsm.index.policy if hsm is not None else None, claim.index.policy if claim is not None else None)
+        return frozenset(name for name in names if name is not None)
 
     def _pod_changed(self, change: Changed[summaries.PodSummary]) -> None:
         for kept, there in ((change.before, False), (change.after, True)):
@@ -339,6 +368,8 @@ def index_claim(claim: HsmClaim) -> ClaimIndex:
     return ClaimIndex(
         uid=meta.uid,
         hsm=(allocation.hsm.name, allocation.hsm.uid) if allocation is not None else None,
+        sequence=allocation.sequence if allocation is not None else None,
+        mode=claim.spec.mode or Mode.SHARED,
         bound=bound,
         policy=claim.spec.policy_ref.name if claim.spec.policy_ref is not None else None,
         has_clients=bool(claim.spec.clients),
