@@ -43,7 +43,7 @@ _log = logger(__name__)
 
 
 class StaleTerm(Exception):
-    """The gateway has heard a later leader; we are silent until we lead again."""
+    """The gateway has heard a later leader; we are silent until we lead in a term above."""
 
 
 class ViewSource(Protocol):
@@ -71,6 +71,10 @@ class ViewSource(Protocol):
 
     def leads(self) -> bool:
         """Do we lead now?"""
+        ...
+
+    def outranked(self, term: int) -> bool:
+        """An attested gateway follows a later term than ours: go above it. False: no term that we follow."""
         ...
 
 
@@ -150,7 +154,11 @@ class GatewayLink:
             PeerError: it does not answer.
         """
         if self._seen is None:
-            await self._hello()
+            try:
+                await self._hello()
+            except StaleTerm:
+                # It has proven its key all the same, and a round of evidence asks for no more.
+                self._wake.set()
         if self._seen is None:
             raise PeerNotAuthenticated(f"gateway of {self._memory.name}: no certificate was seen")
         return self._seen
@@ -168,17 +176,23 @@ class GatewayLink:
                 except StaleTerm:
                     self._base = None
                     _log.info("the gateway follows a later leader", hsm=self._memory.name)
+                    if self._source.leads():
+                        failures += 1
+                        await self._retry(failures)
                 except PeerError as error:
                     failures += 1
                     self._around.metrics.views.labels("update", type(error).__name__).inc()
                     _log.warning("view not taken", hsm=self._memory.name, error=str(error))
                     self._base = self._seen = None
                     self._turn += 1
-                    ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 10))
-                    await asyncio.sleep(ceiling * (0.5 + self._around.jitter() / 2))
-                    self._wake.set()
+                    await self._retry(failures)
         finally:
             await self._forget_clients()
+
+    async def _retry(self, failures: int) -> None:
+        ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 10))
+        await asyncio.sleep(ceiling * (0.5 + self._around.jitter() / 2))
+        self._wake.set()
 
     # --- views
 
@@ -293,7 +307,7 @@ class GatewayLink:
             hello = msgspec.json.decode(refused.body, type=GatewayHello)
         except msgspec.DecodeError as error:
             raise PeerMalformed("the gateway refused a view without saying which one it holds") from error
-        self._greeted(hello)
+        self._greeted(hello, None)
         # Everything that was dirty is in the full view that follows.
         self._base = None
 
@@ -301,16 +315,25 @@ class GatewayLink:
         client = (await self._connected()).greeting
         answer = await client.call("GET", "/control/v1/hello", None, GatewayHello)
         self.saw(answer.peer_spki)
-        self._greeted(answer.message)
+        self._greeted(answer.message, answer.peer_spki)
 
-    def _greeted(self, hello: GatewayHello) -> None:
+    def _greeted(self, hello: GatewayHello, spki: bytes | None) -> None:
+        """`spki`: the key under which it said so, None where that is not known."""
         if hello.term > self._source.term():
+            if spki is not None and self._attested(spki) and self._source.leads():
+                self._outranked(hello.term)
             raise StaleTerm
         if hello.instance != self._instance or (self._base is not None and hello.number != self._base):
             self._base = None
         self._instance = hello.instance
         if hello.term == self._source.term():
             self._number = max(self._number, hello.number)
+
+    def _outranked(self, term: int) -> None:
+        """We hold the Lease, so nobody later leads: the Lease was made anew, or set back."""
+        followed = self._source.outranked(term)
+        self._around.metrics.outranked.labels("followed" if followed else "refused").inc()
+        _log.warning("a gateway names a later term than ours", hsm=self._memory.name, term=term, followed=followed)
 
     def saw(self, spki: bytes) -> None:
         """The gateway has just proven this key on TLS."""

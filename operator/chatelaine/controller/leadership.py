@@ -2,7 +2,9 @@
 
 The holder renews every two seconds. Others take a Lease that did not change for its duration on *their* clock, so
 clocks need not agree. A holder that could not renew for `RENEW_DEADLINE_SECONDS` stops leading by itself, before
-anybody else may take over. The term is `leaseTransitions`.
+anybody else may take over. The term is `leaseTransitions`. A Lease that was deleted, or came back from a backup, would
+count from below again, while gateways obey the highest term they have heard of: a holder goes above what it led in
+itself, and above what an attested gateway tells it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ RENEW_SECONDS: Final = 2.0
 RENEW_DEADLINE_SECONDS: Final = 6.0
 RETRY_SECONDS: Final = 1.0
 CALL_SECONDS: Final = 2.0
+MAX_TOLD_TERM: Final = 2**30
+"""No gateway's word takes us further: half of what a Lease can count is left for changes of the leader."""
 
 _log = logger(__name__)
 
@@ -71,12 +75,25 @@ class Leadership:
         self._seen: tuple[str, int] = ("", -1)
         self._seen_at = 0.0
         self._renewed_at = 0.0
+        self._led = 0
+        self._told = 0
         self.term: Term | None = None
 
     @property
     def leads(self) -> bool:
         """Do we lead now, by our own clock?"""
         return self.term is not None and self._clock() - self._renewed_at < RENEW_DEADLINE_SECONDS
+
+    def outranked(self, term: int) -> bool:
+        """An attested gateway follows `term`, which is above ours: the next renewal goes above it.
+
+        Returns:
+            False where no honest count can have got that far; nothing is done then.
+        """
+        if term > MAX_TOLD_TERM:
+            return False
+        self._told = max(self._told, term)
+        return True
 
     async def run(self) -> None:
         """Stand for the Lease until cancelled, then give it back."""
@@ -100,9 +117,10 @@ class Leadership:
             self._renewed_at = started
             number = int(lease["spec"].get("leaseTransitions") or 0)
             if self.term is None or self.term.number != number:
-                self.term = Term(number)
+                began, self.term, self._led = self.term is None, Term(number), max(self._led, number)
                 _log.info("leading", term=number)
-                await self._gained(self.term)
+                if began:
+                    await self._gained(self.term)
         elif self.term is not None and not self.leads:
             await self._stop()
 
@@ -117,7 +135,7 @@ class Leadership:
             lease = await self._kube.get(LEASES, self._name, self._namespace)
         except NotFound:
             try:
-                return await self._kube.create(LEASES, self._body({}, 1), self._namespace)
+                return await self._kube.create(LEASES, self._body({}, self._above(0)), self._namespace)
             except AlreadyExists:
                 return None
         spec: dict[str, Any] = lease.get("spec") or {}
@@ -127,11 +145,16 @@ class Leadership:
                 await self._stop()
             if holder and not self._expired(lease, spec):
                 return None
-            transitions += 1
+            transitions = self._above(transitions)
+        elif transitions < self._led or transitions <= self._told:
+            transitions = self._above(transitions)
         try:
             return await self._kube.replace(LEASES, self._name, self._body(lease, transitions), self._namespace)
         except (Conflict, NotFound):
             return None
+
+    def _above(self, transitions: int) -> int:
+        return max(transitions, self._led, self._told) + 1
 
     def _expired(self, lease: JsonObject, spec: dict[str, Any]) -> bool:
         version = (str(spec.get("holderIdentity")), int(lease["metadata"]["resourceVersion"]))

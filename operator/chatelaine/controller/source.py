@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from chatelaine.controller.leadership import Leadership
+from chatelaine.controller.leadership import MAX_TOLD_TERM, Leadership
 from chatelaine.controller.snapshots import Snapshots
 from chatelaine.controller.view import claim_view, standing_view
 from chatelaine.controller.world import World
@@ -25,7 +25,7 @@ class Views:
     Args:
         world: the caches.
         snapshots: makes pictures.
-        leadership: None: this process leads always, in term 1.
+        leadership: None: this process leads always, in term 1, or above what gateways have followed.
         wall: seconds since the epoch.
     """
 
@@ -85,6 +85,16 @@ class Views:
         """See `ViewSource`."""
         leadership = self._leadership()
         return leadership is None or leadership.leads
+
+    def outranked(self, term: int) -> bool:
+        """See `ViewSource`."""
+        leadership = self._leadership()
+        if leadership is not None:
+            return leadership.outranked(term)
+        if term > MAX_TOLD_TERM:
+            return False
+        self._last_term = max(self._last_term, term + 1)
+        return True
 
     def _ready(self) -> bool:
         """Has there been a complete picture in this process?"""

@@ -25,6 +25,9 @@ class OperatorMetrics:
         self.watch_silence = self._gauge("watch_silence_seconds", "Since when a watch was not heard.", "resource")
         self.leading = self._gauge("leading", "1 while this process leads.")
         self.term = self._gauge("term", "Number of the current (or last) time of leading.")
+        self.outranked = self._counter(
+            "leader_outranked", "Times that an attested gateway named a later term than the leader's.", "result"
+        )
         self.verdicts = self._gauge("hsm_verdict", "1 for the verdict in force.", "hsm", "verdict", "reason")
         self.rounds = self._counter("evidence_rounds", "Rounds of evidence.", "result")
         self.dropped = self._counter(
