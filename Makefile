@@ -67,3 +67,9 @@ lock: ## renew the lock files
 format: ## format the code
 	$(PY) -m ruff format operator tests tools bench
 	$(PY) -m ruff check --fix operator tests tools bench
+
+.PHONY: fuzz
+fuzz: setup ## fuzz every parser for EACH seconds (300)
+	@for target in $$($(PY) tests/fuzz/evidence_targets.py --list); do \
+	  echo "== $$target"; $(PY) tests/fuzz/evidence_targets.py $$target -max_total_time=$(or $(EACH),300) || exit 1; \
+	done

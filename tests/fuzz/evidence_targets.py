@@ -113,8 +113,11 @@ def seeds(name: str) -> list[bytes]:
 
 
 def main() -> None:
-    """Fuzz the target named first; the rest of the arguments are libFuzzer's."""
+    """Fuzz the target named first; the rest of the arguments are libFuzzer's. `--list` names the targets."""
     name, *options = sys.argv[1:]
+    if name == "--list":
+        print("\n".join(TARGETS))
+        return
     target = TARGETS[name]
     # Libraries warn about odd names and numbers; what matters here is what they raise.
     warnings.simplefilter("ignore")
