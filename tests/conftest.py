@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,22 @@ from tools.control_plane.access import ClusterAccess
 from tools.control_plane.embedded import ControlPlane
 
 from support.control_plane import shared_control_plane
+
+
+class FactsFormatter(logging.Formatter):
+    """Shows the facts of our log lines where pytest shows what a failed test has logged."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and after it what only our JSON format would print."""
+        facts = getattr(record, "facts", {})
+        return super().format(record) + "".join(f" {name}={value!r}" for name, value in facts.items())
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    plugin = session.config.pluginmanager.get_plugin("logging-plugin")
+    if plugin is not None:
+        plugin.formatter = FactsFormatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s %(message)s", "%H:%M:%S")
+        plugin.report_handler.setFormatter(plugin.formatter)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,6 +14,11 @@ from tools.control_plane.client import ApiError
 from tools.control_plane.embedded import ControlPlane
 from tools.lab.installation import NAMESPACE, ROOT, SERVICE_ACCOUNT, install, render
 from tools.lab.objects import GROUP
+
+from chatelaine.controller.pki import KubeInvitations
+from chatelaine.controller.settings import OperatorSettings
+from chatelaine.kube.adapter import KubeAdapter
+from chatelaine.kube.errors import AlreadyExists
 
 pytestmark = pytest.mark.xdist_group("chart")
 
@@ -169,6 +175,65 @@ def test_the_operator_reads_the_key_set_of_service_accounts(installed: ControlPl
     operator = installed.as_service_account(NAMESPACE, SERVICE_ACCOUNT)
     assert operator.get("/openid/v1/jwks")["keys"]
     assert operator.get("/.well-known/openid-configuration")["issuer"]
+
+
+async def test_inviter_is_told_what_to_do_about_an_invitation_that_was_not_used(
+    installed: ControlPlane, tmp_path: Path
+) -> None:
+    installed.kubectl("create", "serviceaccount", "iris", "-n", NAMESPACE)
+    account = f"--serviceaccount={NAMESPACE}:iris"
+    installed.kubectl("create", "rolebinding", "iris", "--role=chatelaine-inviter", account, "-n", NAMESPACE)
+    as_iris = installed.service_account_kubeconfig(NAMESPACE, "iris", tmp_path / "iris.kubeconfig")
+    async with await KubeAdapter.connect(as_iris) as kube:
+        invitations = KubeInvitations(kube, NAMESPACE)
+        await invitations.create("hsm-twice", "sha256:" + "1" * 64, 2_000_000_000)
+        with pytest.raises(AlreadyExists, match="host hsm-twice has an invitation that was not used yet"):
+            await invitations.create("hsm-twice", "sha256:" + "2" * 64, 2_000_000_000)
+
+
+NOT_NEEDED = [
+    ("apiextensions.k8s.io", "customresourcedefinitions", "", ("get", "list", "watch")),
+    ("", "events", "", ("create", "patch")),
+    ("events.k8s.io", "events", "", ("patch",)),
+    ("coordination.k8s.io", "leases", "", ("patch", "delete", "list")),
+    ("", "configmaps", "", ("update", "delete", "list")),
+    ("chatelaine.dev", "attestationpolicies", "", ("patch",)),
+    *(
+        ("chatelaine.dev", kind, part, verbs)
+        for kind in ("hsms", "hsmclaims", "attestationpolicies")
+        for part, verbs in (("status", ("update",)), ("finalizers", ("update",)))
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("group", "resource", "part", "verbs"), NOT_NEEDED, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_operator_that_was_taken_over_may_not_do_what_it_never_does(
+    installed: ControlPlane, group: str, resource: str, part: str, verbs: tuple[str, ...]
+) -> None:
+    for verb in verbs:
+        asked = {"group": group, "resource": resource, "subresource": part, "verb": verb, "namespace": NAMESPACE}
+        user = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {"user": user, "resourceAttributes": asked},
+        }
+        said = installed.kubectl("create", "-f", "-", "-o", "jsonpath={.status.allowed}", stdin=yaml.safe_dump(review))
+        assert said == "false", verb
+
+
+def test_the_operators_pods_carry_the_labels_that_network_policies_let_in_and_can_write_their_state() -> None:
+    deployment = next(doc for doc in yaml.safe_load_all(render()) if doc and doc["kind"] == "Deployment")
+    template = deployment["spec"]["template"]
+    assert dict(OperatorSettings(NAMESPACE).pod_labels).items() <= template["metadata"]["labels"].items()
+    container = template["spec"]["containers"][0]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert not any(argument.startswith("--state-dir") for argument in container["args"])
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+    assert volumes[mounts["/tmp"]]["emptyDir"]["medium"] == "Memory"
 
 
 def test_definitions_stay_when_the_release_goes() -> None:

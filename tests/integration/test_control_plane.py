@@ -163,11 +163,13 @@ def test_users_share_one_control_plane_and_the_last_one_out_stops_it(tmp_path: P
     ]
     servers = {user.stdout.readline() for user in users if user.stdout}
     assert len(servers) == 1
+    # The one that started it waits for its end; that one dies.
+    starter, other = sorted(users, key=lambda user: not children(user.pid))
     with shared_control_plane(tmp_path) as access:
         assert f"{access.server}\n" in servers
-        users[0].kill()
-        users[1].communicate(timeout=180)
-        users[0].communicate(timeout=180)
+        starter.kill()
+        for user in (other, starter):
+            user.communicate(timeout=180)
         assert access.admin.raw("GET", "/readyz")[0] == 200
         admin = access.admin
 

@@ -82,6 +82,8 @@ class World:
         self.operator = OperatorPods("chatelaine-system", {"app": "chatelaine-operator"})
         self.foreign: tuple[str, ...] = ()
         self.key_faults: dict[str, KeyFault] = {}
+        self.unbound_gateways: set[str] = set()
+        """Hsms for whose gateway no quote of the enrolled host has vouched yet."""
         self.before_write: Callable[[p.Action], None] = lambda action: None
         self._forget()
 
@@ -213,6 +215,7 @@ class World:
         return HsmView(
             snapshot.hsm, standing, snapshot.policy, snapshot.host, accounted_labels(snapshot),
             {seat.claim_uid: seat.mode for seat in snapshot.hsm.status.allocations},
+            gateway_bound=name not in self.unbound_gateways,
         )  # fmt: skip
 
     def claim_snapshot(self, namespace: str, name: str) -> ClaimSnapshot:

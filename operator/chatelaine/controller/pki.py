@@ -17,7 +17,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from chatelaine.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
+from chatelaine.kube.errors import AlreadyExists, Conflict, Forbidden, KubeError, NotFound
 from chatelaine.kube.port import CONFIG_MAPS, SECRETS, Guard, JsonObject, KubePort
 from chatelaine.model.identifiers import LABEL_MANAGED_BY, MANAGED_BY, OPERATOR_SERVER_NAME, digest_of
 from chatelaine.pki.authority import LEAF_LIFETIME_SECONDS, SERIAL_BYTES, Authority, CaPair, RotationStep
@@ -230,7 +230,14 @@ class KubeInvitations:
         try:
             await self._kube.create(SECRETS, body, self._namespace)
         except AlreadyExists:
-            await self._kube.delete(SECRETS, name, self._namespace)
+            try:
+                await self._kube.delete(SECRETS, name, self._namespace)
+            except Forbidden as error:
+                # Those who may only create invitations take none away from each other.
+                raise AlreadyExists(
+                    f"host {host} has an invitation that was not used yet, and you may not replace it: let it join"
+                    f" with that one, or ask for the Secret {self._namespace}/{name} to be deleted"
+                ) from error
             await self._kube.create(SECRETS, body, self._namespace)
 
     async def consume(self, host: str, secret_digest: str, now: int) -> InvitationOutcome:

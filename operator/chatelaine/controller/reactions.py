@@ -77,6 +77,9 @@ class Reactions:
         if host is not None:
             for uid in old ^ new:
                 host.link.changed(uid)
+            if after is not None and after.index.enrolled and (before is None or not before.index.enrolled):
+                # Its gateway is believed after a quote of the identity that was enrolled, not before.
+                host.ask(identity=False)
             self._look(host)
 
     def claim_changed(self, key: Key, before: Stored[ClaimIndex] | None, after: Stored[ClaimIndex] | None) -> None:

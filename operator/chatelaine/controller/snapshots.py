@@ -119,6 +119,7 @@ class Snapshots:
             memory.observation if memory is not None else None,
             self._world.claims_version.get(stored.uid, 0),
             self._world.claims.complete.is_set(),
+            memory is not None and bool(memory.gateway_spkis),
         )
         pending = {uid: mode for uid, (mode, _) in self._memories.pending(name).items()}
         kept, now = self._views.get(name), self._wall()
@@ -153,6 +154,7 @@ class Snapshots:
             policy=snapshot.policy,
             host=snapshot.host,
             accounted=accounted_labels(snapshot),
+            gateway_bound=bool(inputs[-1]),
         )
         return _Remembered(inputs, standing.valid_until, given, pending, _seated(view, given, pending))
 

@@ -60,12 +60,13 @@ class ClaimIndex:
 class HsmIndex:
     """What other objects look up of an Hsm. `gateway`: namespace and Service of its gateway.
 
-    `seats`: uid of each claim with a seat, and its namespace.
+    `seats`: uid of each claim with a seat, and its namespace; `enrolled`: has an identity.
     """
 
     policy: str
     gateway: tuple[str, str] | None
     seats: Mapping[str, str]
+    enrolled: bool
 
 
 class Listener(Protocol):
@@ -340,6 +341,7 @@ def index_hsm(hsm: Hsm) -> HsmIndex:
         hsm.spec.attestation.policy_ref.name,
         (service.namespace, service.name) if service is not None else None,
         {seat.claim_uid: seat.namespace for seat in hsm.status.allocations},
+        hsm.status.identity is not None,
     )
 
 

@@ -213,7 +213,8 @@ class HsmView:
     """An Hsm as claims see it. One is made whenever the Hsm or its standing changes, and shared by all snapshots.
 
     `seats`: claim uid -> mode, from `status.allocations` and from what is about to be committed;
-    `pending`: those uids of `seats` whose commit is not confirmed yet.
+    `pending`: those uids of `seats` whose commit is not confirmed yet;
+    `gateway_bound`: a quote of the enrolled host was bound to a key of its gateway.
     """
 
     hsm: Hsm
@@ -223,12 +224,15 @@ class HsmView:
     accounted: frozenset[str] = frozenset()
     seats: Mapping[str, Mode] = field(default_factory=dict)
     pending: frozenset[str] = frozenset()
+    gateway_bound: bool = True
 
     @property
     def silent(self) -> bool:
-        """The last attempt to talk to agent or gateway failed: nothing is started there that needs an answer."""
+        """Nothing is started there that needs an answer: the last attempt to talk to agent or gateway failed, or
+        nobody knows yet whom to believe as its gateway.
+        """
         reach = self.host.reach if self.host is not None else None
-        return reach is not None and reach.status is Outcome.REFUTED
+        return not self.gateway_bound or (reach is not None and reach.status is Outcome.REFUTED)
 
     @property
     def name(self) -> str:

@@ -117,6 +117,16 @@ class TestBinding:
         assert condition(world.claims["payments", "checkout"], "Bound") == ("False", "WaitingForAttestation")
         assert "hsm-a: does not answer" in message(world.claims["payments", "checkout"], "Bound")
 
+    def test_nothing_is_started_on_a_gateway_for_which_no_quote_vouches(self) -> None:
+        world = stage("hsm-a")
+        world.unbound_gateways.add("hsm-a")
+        put_claim(world)
+        world.settle()
+        assert condition(world.claims["payments", "checkout"], "Bound") == ("False", "WaitingForAttestation")
+        world.unbound_gateways.clear()
+        world.settle()
+        assert bound_to(world) == "hsm-a"
+
     def test_named_hsm_is_the_only_one(self) -> None:
         world = stage()
         put_claim(world, selector=None, hsmRef={"name": "hsm-b"})
