@@ -62,6 +62,8 @@ class Prober:
         self._identity_pause = IDENTITY_PAUSE_SECONDS
         self._failures = 0
         self._agent: tuple[object, PeerClient] | None = None
+        self.last_round_at: float = around.clock()
+        """Monotonic end of the last round, with or without a usable answer; before the first one, our start."""
 
     def ask(self, *, identity: bool = False) -> None:
         """Make a round now (after the one under way); with `identity` a whole look at who the host is."""
@@ -143,6 +145,7 @@ class Prober:
             self._drop(type(error).__name__, _reach_reason(error), str(error), started)
         else:
             self._failures = 0
+        self.last_round_at = self._around.clock()
 
     async def _ask(self, started: float) -> None:
         hsm = self._around.hsm(self._memory.name)

@@ -1,0 +1,90 @@
+"""What a prober tells of itself: when its last round ended, so that one that hangs can be noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from chatelaine.controller.attestation import Prober
+from chatelaine.controller.hosts import HostMemory, Surroundings
+from chatelaine.model.hsm import Hsm
+from chatelaine.telemetry.metrics import OperatorMetrics
+from chatelaine.wire.peer import PeerUnreachable
+
+HSM = {
+    "metadata": {"name": "hsm-a", "uid": "uid-a"},
+    "spec": {
+        "token": "pkcs11:token=a",
+        "gateway": {"external": {"host": "127.0.0.1", "port": 1}},
+        "agent": {"host": "127.0.0.1", "port": 1},
+        "attestation": {"policyRef": {"name": "base"}, "intervalSeconds": 60},
+    },
+}
+
+
+class Link:
+    """A gateway that is away, or that never comes to an end."""
+
+    def __init__(self) -> None:
+        self.hangs = False
+        self.asked = asyncio.Semaphore(0)
+
+    async def proven_key(self) -> bytes:
+        self.asked.release()
+        if self.hangs:
+            await asyncio.Event().wait()
+        raise PeerUnreachable("away")
+
+    def doubt(self) -> None:
+        pass
+
+
+@contextlib.asynccontextmanager
+async def prober(link: Any) -> AsyncIterator[Prober]:
+    ticks = itertools.count(100)
+    hsm = Hsm.model_validate(HSM)
+    context = ssl.create_default_context()
+
+    async def renew(*_: object) -> None:
+        pass
+
+    around = Surroundings(
+        hsm=lambda _: hsm, policies=lambda _: (), accounted=lambda _: frozenset(), addresses=lambda _: (),
+        observed=lambda *_: None, context=lambda: context, renew=renew, clock=lambda: float(next(ticks)),
+        wall=lambda: 0.0, jitter=lambda: 0.5, metrics=OperatorMetrics(),
+    )  # fmt: skip
+    made = Prober(HostMemory("hsm-a", "uid-a", watching_since=0.0), link, around)
+    running = asyncio.create_task(made.run())
+    try:
+        yield made
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+async def test_a_round_without_a_usable_answer_counts_as_ended(rounds: int) -> None:
+    link = Link()
+    async with prober(link) as made, asyncio.timeout(20):
+        for _ in range(rounds):
+            before = made.last_round_at
+            made.ask()
+            await link.asked.acquire()
+            while made.last_round_at == before:  # noqa: ASYNC110 - nothing tells of it, that is the point
+                await asyncio.sleep(0)
+        assert made.last_round_at > before
+
+
+async def test_a_round_that_hangs_does_not_count_as_ended() -> None:
+    link = Link()
+    link.hangs = True
+    async with prober(link) as made, asyncio.timeout(20):
+        assert made.last_round_at == 100.0
+        await link.asked.acquire()
+        assert made.last_round_at == 100.0
