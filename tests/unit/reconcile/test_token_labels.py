@@ -9,9 +9,11 @@ from chatelaine.model.hsm import MAX_RETAINED_KEYS, HsmStatus
 from chatelaine.model.identifiers import key_label, parse_key_label
 from chatelaine.reconcile import hsm as hsm_room
 from chatelaine.reconcile.plan import RetainKeys
-from support.world import Refused, World
+from support.world import World
 from support.world_hosts import BAD_PCR
 from support.world_objects import condition, put_claim, stage
+from support.world_rules import Refused
+from support.world_writes import WRITES
 
 NOT_OURS = (
     "chat/x/NOT A NAME!/1",
@@ -106,10 +108,10 @@ def test_settling_that_fails_does_not_hold_up_the_refutation(monkeypatch: pytest
     world = stage("hsm-a")
     abandon(world)
 
-    def refuse(action: RetainKeys) -> None:
+    def refuse(world: World, action: RetainKeys) -> None:
         raise Refused("the seats cannot be written")
 
-    monkeypatch.setattr(world, "_RetainKeys", refuse)
+    monkeypatch.setitem(WRITES, RetainKeys, refuse)
     world.hosts["hsm-a"].pcrs[7] = BAD_PCR
     world.attest()
     world.run(hsm_room.reconcile(world.hsm_snapshot("hsm-a")))
