@@ -53,7 +53,9 @@ POLICY = "sha256:" + "a" * 64
 EVIDENCE = "sha256:" + "b" * 64
 
 
-def eventually(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+def eventually(
+    condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS, pause_seconds: float = PAUSE_SECONDS
+) -> Any:
     """The first true value of `condition`, or a failure that says what was waited for."""
     deadline = time.monotonic() + seconds
     while True:
@@ -62,7 +64,7 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = DEADLIN
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(pause_seconds)
 
 
 @dataclass(frozen=True)
