@@ -49,7 +49,6 @@ class Committer:
         hsms: KindCache[Hsm, HsmIndex],
         metrics: OperatorMetrics,
         wall: Callable[[], float],
-        changed: Callable[[str], None],
     ) -> None:
         self._name = name
         self._uid = uid
@@ -57,7 +56,6 @@ class Committer:
         self._hsms = hsms
         self._metrics = metrics
         self._wall = wall
-        self._changed = changed
         self._waiting: list[_Waiting] = []
         self._task: asyncio.Task[None] | None = None
         self._pending: dict[str, tuple[Mode, str]] = {}
@@ -78,14 +76,13 @@ class Committer:
         self._waiting.append(_Waiting(action, done))
         if isinstance(action, AllocateHsm):
             self._pending[action.claim_uid] = (action.mode, action.namespace)
-            self._changed(self._name)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._drain())
         try:
             await done
         finally:
-            if isinstance(action, AllocateHsm) and self._pending.pop(action.claim_uid, None) is not None:
-                self._changed(self._name)
+            if isinstance(action, AllocateHsm):
+                self._pending.pop(action.claim_uid, None)
 
     async def _drain(self) -> None:
         while self._waiting:

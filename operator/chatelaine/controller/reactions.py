@@ -50,7 +50,6 @@ class Reactions:
     def bind(self, queue: WorkQueue[ObjectKey], world: World, hosts: HostRegistry, snapshots: Snapshots) -> None:
         """Make the parts known."""
         self._queue, self._world, self._hosts, self._snapshots = queue, world, hosts, snapshots
-        hosts.seats_moved = self._seats_moved
 
     # --- own kinds
 
@@ -221,9 +220,6 @@ class Reactions:
         """Claims without a place may find one now."""
         for key in self._world.unbound():
             self._queue.add(claim_key(key))
-
-    def _seats_moved(self, _hsm: str) -> None:
-        """Seats under way count as taken; views are made anew when they are asked for."""
 
     def _hsms_of(self, claim: Stored[ClaimIndex]) -> None:
         uids = set(claim.index.bound)

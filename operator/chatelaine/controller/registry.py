@@ -64,7 +64,6 @@ class HostRegistry:
         self._died = died
         self._hosts: dict[str, Host] = {}
         self._committers: dict[tuple[str, str], Committer] = {}
-        self.seats_moved: Callable[[str], None] = lambda _: None
 
     def bind(self, source: ViewSource) -> None:
         """Make known what gateways may be told; before the first host appears."""
@@ -127,7 +126,6 @@ class HostRegistry:
                 self._world.hsms,
                 self._around.metrics,
                 self._around.wall,
-                lambda hsm: self.seats_moved(hsm),
             )
         return self._committers[key]
 
