@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 
 from chatelaine.cli.listen import parse_listen
 from chatelaine.controller.executor import AfterAction
@@ -40,7 +41,7 @@ def operator(
         "0.0.0.0:8080"
     ),
     leader_election: Annotated[bool, typer.Option(help="Off only where exactly one operator runs.")] = True,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Objects examined at a time.")] = 16,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Objects examined at a time.")] = 128,
     resync_seconds: Annotated[float, typer.Option(min=1.0, help="Everything is examined again this often.")] = 600.0,
     ready_file: Annotated[Path | None, typer.Option(help="Written, with the ports, once everything listens.")] = None,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
@@ -61,7 +62,7 @@ def operator(
         ready_file=ready_file,
     )
     try:
-        asyncio.run(serve(settings))
+        uvloop.run(serve(settings))
     except LoginFailed as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error

@@ -7,6 +7,7 @@ What we emit (NetworkPolicies, Secrets) is created, or applied with our field ma
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -29,6 +30,11 @@ MANAGERS: Final = {"Hsm": "chatelaine-hsm", "HsmClaim": "chatelaine-claim", "Att
 RESOURCES: Final[dict[str, Resource]] = {"Hsm": HSMS, "HsmClaim": CLAIMS, "AttestationPolicy": POLICIES}
 SEATS: Final = frozenset({"allocations", "retained"})
 """Fields of `Hsm.status` that belong to the committer."""
+WRITERS: Final = 16
+"""Plans that write to the API server at a time; more gain nothing there."""
+UNHURRIED: Final = (planned.AllocateHsm, planned.ReleaseAllocation, planned.RetainKeys,
+                    planned.EnsureKey, planned.DestroyKey)  # fmt: skip
+"""These wait for a committer or a gateway. The more of them wait together, the more seats go into one write."""
 
 AfterAction = Callable[[int, planned.Action], None]
 """Told of every action that was done, with its place in the plan. Crash tests end the process here."""
@@ -104,6 +110,7 @@ class Executor:
         self._metrics = metrics
         self._may_write = may_write
         self._after_action = after_action
+        self._writers = asyncio.Semaphore(WRITERS)
         self._caches: dict[str, KindCache[Any, Any]] = {
             "Hsm": world.hsms,
             "HsmClaim": world.claims,
@@ -147,7 +154,11 @@ class Executor:
             if not isinstance(action, planned.RequestIdentity | planned.RequestEvidence | planned.CutHsm):
                 self._check(action, run)
             try:
-                await self._doors[type(action)](action, run)
+                if isinstance(action, UNHURRIED):
+                    await self._doors[type(action)](action, run)
+                else:
+                    async with self._writers:
+                        await self._doors[type(action)](action, run)
             except Conflict as conflict:
                 self._metrics.actions.labels(kind, "conflict").inc()
                 raise SnapshotTooOld(str(conflict)) from conflict

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import kopf
+import uvloop
 
 from chatelaine.kube.port import OWN_KINDS, JsonObject
 from chatelaine.telemetry.log import logger
@@ -175,7 +176,7 @@ class KopfWatch:
         while not stop.is_set():
             registry = self._registry(loop, stop)
             try:
-                asyncio.run(_operate(registry, stop))
+                uvloop.run(_operate(registry, stop))
             except Exception as error:  # noqa: BLE001 - whatever ends kopf, watching must go on
                 _log.exception("kopf ended", error)
             stop.wait(RESTART_SECONDS)

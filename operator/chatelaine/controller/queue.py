@@ -51,7 +51,7 @@ class WorkQueue(Generic[K]):
         failed: Callable[[K, Exception, float], None],
         clock: Callable[[], float],
         jitter: Callable[[], float],
-        workers: int = 16,
+        workers: int = 128,
     ) -> None:
         self._work = work
         self._failed = failed

@@ -20,7 +20,7 @@ class OperatorSettings:
         leader_election: off only where exactly one operator runs, or in tests of what happens when two do.
         lease_name: name of the Lease.
         identity: name of this process in the Lease and in Events; unique.
-        workers: keys examined at a time; more than 16 writers gain nothing at the API server.
+        workers: keys examined at a time; most of them wait for seats and keys, few write (`executor.WRITERS`).
         resync_seconds: every object is examined again at least this often; events are what normally leads to that.
         pod_labels: labels of the operator's own pods, so that NetworkPolicies let them in to gateways.
         ready_file: written (with the ports in use) once everything listens; for tests and the laboratory.
@@ -35,7 +35,7 @@ class OperatorSettings:
     leader_election: bool = True
     lease_name: str = "chatelaine-operator"
     identity: str = "chatelaine-operator"
-    workers: int = 16
+    workers: int = 128
     resync_seconds: float = 600.0
     pod_labels: tuple[tuple[str, str], ...] = (
         ("app.kubernetes.io/component", "operator"),

@@ -36,6 +36,9 @@ from chatelaine.model.reasons import ConditionType
 from chatelaine.reconcile.snapshot import BoundClaim
 
 NO_LABELS: Final[frozenset[str]] = frozenset()
+FEW: Final = 10_000
+RECENT: Final = 512
+"""Typed objects that are kept: of the kinds of which there are few all, of claims those that changed last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +114,9 @@ class World:
     def __init__(self, kube: KubePort, listener: Listener, clock: Callable[[], float]) -> None:
         self.kube = kube
         self._listener = listener
-        self.hsms = KindCache(HSMS, Hsm, index_hsm, self._hsm_changed, parsed=True)
-        self.claims = KindCache(CLAIMS, HsmClaim, index_claim, self._claim_changed, parsed=False)
-        self.policies = KindCache(POLICIES, AttestationPolicy, lambda _: None, listener.policy_changed, parsed=True)
+        self.hsms = KindCache(HSMS, Hsm, index_hsm, self._hsm_changed, parsed=FEW)
+        self.claims = KindCache(CLAIMS, HsmClaim, index_claim, self._claim_changed, parsed=RECENT)
+        self.policies = KindCache(POLICIES, AttestationPolicy, lambda _: None, listener.policy_changed, parsed=FEW)
         self.pods = Watch(kube, Selection(PODS), summaries.pod, self._pod_changed, clock=clock)
         self.namespaces = Watch(
             kube,

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlencode
 
 import aiohttp
+import msgspec
 from kubernetes.aio.client.rest import RESTClientObject
 
 from chatelaine.kube.errors import Gone, Unauthenticated, Unavailable, error_of
@@ -206,7 +207,7 @@ class KubeAdapter:
                 response = await self._send(method, path, accept, timeout, body, content_type)
                 async with response:
                     data = await response.read()
-                    parsed = json.loads(data) if response.status < 300 else {}
+                    parsed = msgspec.json.decode(data) if response.status < 300 else {}
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise Unavailable(f"{what}: {error or type(error).__name__}") from error
             except ValueError as error:
@@ -279,7 +280,7 @@ async def _lines(response: aiohttp.ClientResponse, what: str) -> AsyncIterator[b
 
 def _event(line: bytes, what: str) -> WatchEvent:
     try:
-        event = json.loads(line)
+        event = msgspec.json.decode(line)
         kind, body = event["type"], event["object"]
     except (ValueError, KeyError, TypeError) as error:
         raise Unavailable(f"{what}: a line is no watch event") from error

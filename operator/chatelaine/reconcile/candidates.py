@@ -46,7 +46,7 @@ class Candidate:
 
 def candidates(snapshot: ClaimSnapshot, *, without: str | None = None) -> list[Candidate]:
     """All HSMs but the one with uid `without`, best first: those that can be bound by score, then by promise."""
-    found = [_examine(snapshot, view) for view in snapshot.hsms if view.uid != without]
+    found = [examine(snapshot, view) for view in snapshot.hsms if view.uid != without]
     return sorted(found, key=lambda candidate: _order(snapshot, candidate))
 
 
@@ -76,7 +76,7 @@ def _short(text: str) -> str:
 
 def _order(snapshot: ClaimSnapshot, candidate: Candidate) -> tuple[int, int, int, str]:
     """Most free capacity, then fewest claims, then name; those that fail by how far they got."""
-    seats = len(_others(snapshot, candidate.view))
+    seats = _others(snapshot, candidate.view)
     free = limit_of(candidate.view) - seats
     usable = {Outcome.HOLDS: 0, Outcome.CANNOT_TELL: 1, Outcome.REFUTED: 2}[candidate.outcome]
     if candidate.outcome is Outcome.HOLDS:
@@ -84,7 +84,8 @@ def _order(snapshot: ClaimSnapshot, candidate: Candidate) -> tuple[int, int, int
     return usable, -candidate.held, -free, candidate.view.name
 
 
-def _examine(snapshot: ClaimSnapshot, view: HsmView) -> Candidate:
+def examine(snapshot: ClaimSnapshot, view: HsmView) -> Candidate:
+    """One HSM, up to the first requirement that fails."""
     findings: list[Finding] = []
     for requirement in REQUIREMENTS:
         finding = requirement(snapshot, view)
@@ -180,10 +181,10 @@ def _banks(snapshot: ClaimSnapshot, view: HsmView) -> Finding:
 def _room(snapshot: ClaimSnapshot, view: HsmView) -> Finding:
     others, limit = _others(snapshot, view), limit_of(view)
     if mode_of(snapshot.claim) is Mode.EXCLUSIVE and others:
-        return _finding("mode", False, "NotEmpty", f"has {len(others)} claims, the claim wants it alone")
-    if Mode.EXCLUSIVE in others:
+        return _finding("mode", False, "NotEmpty", f"has {others} claims, the claim wants it alone")
+    if view.exclusive - {snapshot.claim.metadata.uid}:
         return _finding("mode", False, "TakenExclusively", "is taken exclusively by another claim")
-    return _finding("capacity", len(others) < limit, "Full", f"is full: {len(others)} of {limit} claims")
+    return _finding("capacity", others < limit, "Full", f"is full: {others} of {limit} claims")
 
 
 def _deadlines(_: ClaimSnapshot, view: HsmView) -> Finding:
@@ -204,9 +205,9 @@ def _attested(snapshot: ClaimSnapshot, view: HsmView) -> Finding:
     return Finding("attested", outcome, standing.reason.value, text)
 
 
-def _others(snapshot: ClaimSnapshot, view: HsmView) -> list[Mode]:
-    uid = snapshot.claim.metadata.uid
-    return [mode for holder, mode in view.seats.items() if holder != uid]
+def _others(snapshot: ClaimSnapshot, view: HsmView) -> int:
+    """Seats of other claims."""
+    return len(view.seats) - (snapshot.claim.metadata.uid in view.seats)
 
 
 REQUIREMENTS: Final[tuple[Requirement, ...]] = (

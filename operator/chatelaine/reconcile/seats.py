@@ -16,6 +16,7 @@ from chatelaine.reconcile.candidates import (
     Candidate,
     asked_hosts,
     candidates,
+    examine,
     explain,
     limit_of,
     mode_of,
@@ -133,7 +134,7 @@ def allocate(work: Work) -> Next:
         work.actions += [*keep, *give]
         work.waits = (Reason.PROGRESSING, f"The seat on Hsm {work.target.name} is taken anew.")
         return Next.GO_ON
-    found = next(c for c in candidates(work.snapshot) if c.view is work.target)
+    found = examine(work.snapshot, work.target)
     if found.outcome is Outcome.HOLDS:
         _bind(work, work.target)
     elif found.outcome is Outcome.CANNOT_TELL:

@@ -90,7 +90,7 @@ def stands_for(view: HsmView, claim_uid: str, allocation: ClaimAllocation) -> bo
 
 def seat_sequence(view: HsmView, claim_uid: str) -> int | None:
     """The number that the claim's seat was given for; one rebuilt from the token may not say."""
-    return next((seat.sequence for seat in view.hsm.status.allocations if seat.claim_uid == claim_uid), None)
+    return view.sequences.get(claim_uid)
 
 
 def attested_for(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from chatelaine.evidence.bundle import VerifiedEvidence
@@ -208,7 +209,7 @@ class HsmSnapshot:
 # --- claims ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: what is looked up by every claim is computed once a view
 class HsmView:
     """An Hsm as claims see it. One is made whenever the Hsm or its standing changes, and shared by all snapshots.
 
@@ -225,6 +226,16 @@ class HsmView:
     seats: Mapping[str, Mode] = field(default_factory=dict)
     pending: frozenset[str] = frozenset()
     gateway_bound: bool = True
+
+    @cached_property
+    def exclusive(self) -> frozenset[str]:
+        """Uids of the claims that want it alone."""
+        return frozenset(uid for uid, mode in self.seats.items() if mode is Mode.EXCLUSIVE)
+
+    @cached_property
+    def sequences(self) -> Mapping[str, int | None]:
+        """The number that each seat was given for, by uid of its claim; one rebuilt from the token may have none."""
+        return {seat.claim_uid: seat.sequence for seat in self.hsm.status.allocations}
 
     @property
     def silent(self) -> bool:
