@@ -9,8 +9,10 @@ cd "$(dirname "$0")/.."
 packages=(
   softhsm2 opensc            # PKCS#11 tokens in software, and pkcs11-tool
   swtpm swtpm-tools tpm2-tools # TPM 2.0 in software, and its tools
-  libtss2-dev pkg-config gcc libc6-dev # tpm2-pytss is compiled against the TPM software stack
-  openssl shellcheck
+  python3-venv python3-dev   # .venv; headers for the one package that has no wheel, tpm2-pytss ...
+  libtss2-dev pkg-config gcc libc6-dev # ... which is compiled against the TPM software stack
+  openssl procps ca-certificates
+  shellcheck
 )
 
 say() { printf '\033[1m[setup]\033[0m %s\n' "$*"; }
@@ -50,7 +52,13 @@ if [ -z "$python" ]; then
   say "Python 3.11 is needed; found $(python3 --version 2>&1). Install python3.11 and python3.11-venv"
   exit 1
 fi
-command -v go >/dev/null || { say "Go is needed to build the control plane (1.25 or newer); install it and put it on PATH"; exit 1; }
+# The newest Go that one of the modules asks for; Debian 12's own is too old to read their files.
+go_wanted=$(awk '$1 == "go" { print $2 }' tools/control_plane/modules/*/go.mod | sort -V | tail -n1)
+go_found=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null | sed 's/^go//; s/[^0-9.].*//') || true
+if [ -z "$go_found" ] || [ "$(printf '%s\n' "$go_wanted" "$go_found" | sort -V | head -n1)" != "$go_wanted" ]; then
+  say "Go $go_wanted or newer is needed to build the control plane; found: ${go_found:-none}. Install it and put it on PATH"
+  exit 1
+fi
 
 wanted=$(cat requirements-build.lock requirements.lock pyproject.toml | sha256sum | cut -d' ' -f1)
 if [ "$(cat .venv/.complete 2>/dev/null)" != "$wanted" ]; then
