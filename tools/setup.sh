@@ -2,7 +2,7 @@
 # Makes this checkout ready for `make test` and `make demo`. Idempotent; says what it does; installs nothing twice.
 #   1. Debian packages (as root or by sudo; otherwise prints the one line to run)
 #   2. .venv from the hash-pinned lock files
-#   3. control plane, helm and cyclonus from Go modules, into a cache outside the tree
+#   3. control plane, helm, kubeconform and cyclonus from Go modules, into a cache outside the tree
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -9,6 +9,9 @@ Where a binary comes from, in this order:
 2. `$KUBEBUILDER_ASSETS`, used in place if it holds the name (and its Kubernetes is not too old for our CRDs);
 3. a build, renamed into the cache when it is whole.
 
+The description of Kubernetes' own kinds (OpenAPI) is taken from the same pinned sources into the cache, so that
+manifests can be checked without a network.
+
 To move to another version: edit the version in `modules/<group>/go.mod` (Kubernetes' staging modules move with it),
 run `go mod tidy` there, commit both files.
 """
@@ -20,6 +23,7 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
+import json
 import os
 import re
 import shutil
@@ -67,6 +71,9 @@ TOOLS = {
         Tool("kubectl", "k8s.io/kubernetes/cmd/kubectl", "kubernetes", _KUBERNETES_STAMP),
         Tool("helm", "helm.sh/helm/v3/cmd/helm", "helm", ("helm.sh/helm/v3/internal/version.version=v{version}",)),
         Tool("cyclonus", "github.com/mattfenwick/cyclonus/cmd/cyclonus", "cyclonus"),
+        Tool(
+            "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", "kubeconform", ("main.version=v{version}",)
+        ),
     )
 }
 
@@ -74,6 +81,7 @@ _PINNED = {
     "kubernetes": "k8s.io/kubernetes",
     "helm": "helm.sh/helm/v3",
     "cyclonus": "github.com/mattfenwick/cyclonus",
+    "kubeconform": "github.com/yannh/kubeconform",
 }
 
 
@@ -143,6 +151,28 @@ def ensure(names: Iterable[str] = tuple(TOOLS)) -> dict[str, Path]:
     return paths
 
 
+def openapi() -> Path:
+    """Where the OpenAPI description of the pinned Kubernetes stands, whether it is there or not."""
+    return cache_directory() / "openapi" / f"kubernetes-v{version_of('kubernetes')}.json"
+
+
+def ensure_openapi() -> Path:
+    """The OpenAPI description of the pinned Kubernetes; taken from its module if it is missing.
+
+    Raises:
+        BuildError: Go is missing, or the module cannot be had.
+    """
+    if (path := openapi()).exists():
+        return path
+    answer = json.loads(_go("kubernetes", "mod", "download", "-json", _PINNED["kubernetes"], what="the OpenAPI file"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        unfinished = Path(scratch) / path.name
+        shutil.copyfile(Path(answer["Dir"]) / "api" / "openapi-spec" / "swagger.json", unfinished)
+        unfinished.rename(path)
+    return path
+
+
 @functools.cache
 def _assets_are_recent(assets: Path) -> bool:
     server = assets / "kube-apiserver"
@@ -163,10 +193,6 @@ def _one_builder_at_a_time() -> Iterator[None]:
 
 
 def _build(tool: Tool) -> Path:
-    if shutil.which("go") is None:
-        raise BuildError(
-            f"{tool.name} must be built and Go is not installed; install Go 1.26 or later and run this again"
-        )
     version, target = version_of(tool.group), cached(tool.name)
     major, minor = version.split(".")[:2]
     stamp = " ".join(f"-X {item.format(version=version, major=major, minor=minor)}" for item in tool.stamp)
@@ -175,21 +201,29 @@ def _build(tool: Tool) -> Path:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{tool.name}-") as scratch:
         unfinished = Path(scratch) / tool.name
-        command = ["go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o", str(unfinished)]
+        command = ["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o", str(unfinished)]
         command += ["-ldflags", f"-s -w {stamp}".strip(), tool.package]
-        done = subprocess.run(
-            command,
-            cwd=MODULES / tool.group,
-            env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": ""},
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise BuildError(f"building {tool.name} failed:\n{done.stderr[-4000:]}")
+        _go(tool.group, *command, what=tool.name)
         unfinished.rename(target)
     _say(f"built {tool.name} in {time.monotonic() - started:.0f} s: {target}")
     return target
+
+
+def _go(group: str, *arguments: str, what: str) -> str:
+    """Runs go in a wrapper module; what it printed."""
+    if shutil.which("go") is None:
+        raise BuildError(f"{what} must be built and Go is not installed; install Go 1.26 or later and run this again")
+    done = subprocess.run(
+        ["go", *arguments],
+        cwd=MODULES / group,
+        env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BuildError(f"building {what} failed:\n{done.stderr[-4000:]}")
+    return done.stdout
 
 
 def _say(text: str) -> None:
@@ -205,6 +239,8 @@ def main() -> int:
         parser.error(f"unknown: {', '.join(unknown)}")
     try:
         paths = ensure(arguments.names or tuple(TOOLS))
+        if not arguments.names:
+            paths["openapi"] = ensure_openapi()
     except BuildError as error:
         _say(str(error))
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -46,10 +47,11 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_versions_are_those_of_the_module_files() -> None:
-    assert {group: build.version_of(group) for group in ("kubernetes", "helm", "cyclonus")} == {
+    assert {group: build.version_of(group) for group in ("kubernetes", "helm", "cyclonus", "kubeconform")} == {
         "kubernetes": "1.35.4",
         "helm": "3.22.0",
         "cyclonus": "0.5.6",
+        "kubeconform": "0.8.0",
     }
 
 
@@ -132,8 +134,23 @@ def test_given_assets_are_used_in_place_and_only_the_rest_is_built(
         "kube-controller-manager": False,
         "helm": False,
         "cyclonus": False,
+        "kubeconform": False,
     }
-    assert len(go.read_text().splitlines()) == 3
+    assert len(go.read_text().splitlines()) == 4
+
+
+def test_the_description_of_kubernetes_comes_from_the_pinned_module(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = tmp_path / "module"
+    described = module / "api" / "openapi-spec" / "swagger.json"
+    described.parent.mkdir(parents=True)
+    described.write_text("{}")
+    script = executable(tmp_path / "bin" / "go", json.dumps({"Dir": str(module)}))
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    assert build.ensure_openapi() == tmp_path / "cache" / "openapi" / "kubernetes-v1.35.4.json"
+    script.unlink()
+    assert build.ensure_openapi().read_text() == "{}"
 
 
 def test_assets_too_old_for_our_definitions_are_left_alone(
@@ -152,7 +169,9 @@ def test_assets_too_old_for_our_definitions_are_left_alone(
 def test_the_command_needs_no_installed_package(cache: Path) -> None:
     for name in build.TOOLS:
         executable(build.cached(name))
+    executable(build.openapi())
     command = [sys.executable, "-I", "-S", str(ROOT / "tools/control_plane/build.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [f"{name} {build.cached(name)}" for name in build.TOOLS]
+    tools = [f"{name} {build.cached(name)}" for name in build.TOOLS]
+    assert done.stdout.splitlines() == [*tools, f"openapi {build.openapi()}"]
     assert done.stderr == ""
