@@ -19,6 +19,7 @@ from chatelaine.controller.view import NO_DEADLINE
 from chatelaine.model.identifiers import gateway_server_name
 from chatelaine.model.verdict import Verdict
 from chatelaine.telemetry.log import logger
+from chatelaine.wire.errors import MessageError
 from chatelaine.wire.messages import (
     ClaimView,
     ClusterKeys,
@@ -26,6 +27,7 @@ from chatelaine.wire.messages import (
     Standing,
     ViewAck,
     ViewUpdate,
+    decode,
 )
 from chatelaine.wire.peer import (
     Answer,
@@ -304,8 +306,8 @@ class GatewayLink:
 
     def _resync(self, refused: PeerRefused) -> None:
         try:
-            hello = msgspec.json.decode(refused.body, type=GatewayHello)
-        except msgspec.DecodeError as error:
+            hello = decode(refused.body, GatewayHello)
+        except MessageError as error:
             raise PeerMalformed("the gateway refused a view without saying which one it holds") from error
         self._greeted(hello, None)
         # Everything that was dirty is in the full view that follows.

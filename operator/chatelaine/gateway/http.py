@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeVar, cast
 
-import msgspec
-
 from chatelaine.gateway import problems
 from chatelaine.gateway.connections import Connection
 from chatelaine.gateway.problems import Refusal
 from chatelaine.gateway.protocol import EXTENSION, cycle_of, write_answer
-from chatelaine.wire.messages import SUPPORTED_VERSIONS, Message
+from chatelaine.wire.errors import MessageMalformed, VersionNotSupported
+from chatelaine.wire.messages import Message, decode
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -95,16 +94,11 @@ def decode_message(body: bytes, kind: type[M]) -> M:
         Refusal: `VersionNotSupported`, `ERROR_BAD_REQUEST`.
     """
     try:
-        version = msgspec.json.decode(body, type=_Versioned).v
-        if version not in SUPPORTED_VERSIONS:
-            raise Refusal(problems.VERSION_NOT_SUPPORTED, f"version {version}; understood: {SUPPORTED_VERSIONS}")
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
-        raise Refusal(problems.BAD_REQUEST, f"not a {kind.__name__}: {error}") from error
-
-
-class _Versioned(msgspec.Struct, frozen=True):
-    v: int = 1
+        return decode(body, kind)
+    except VersionNotSupported as error:
+        raise Refusal(problems.VERSION_NOT_SUPPORTED, str(error)) from error
+    except MessageMalformed as error:
+        raise Refusal(problems.BAD_REQUEST, str(error)) from error
 
 
 async def answer(send: Send, status: int, body: bytes, content_type: bytes = JSON, *, closes: bool = False) -> None:

@@ -85,7 +85,7 @@ def parse(body: bytes, kind: type[R]) -> R:
     """
     try:
         request = msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(problems.BAD_REQUEST, str(error)) from error
     if request.prehashed and len(request.input) != DIGEST_BYTES:
         raise Refusal(problems.BAD_REQUEST, f"a prehashed input is a SHA-256 digest of {DIGEST_BYTES} bytes")

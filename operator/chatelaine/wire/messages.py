@@ -1,7 +1,8 @@
 """What operator, agent and gateway say to each other: JSON over HTTP/1.1 with mutual TLS.
 
 Compatibility: fields are only added, each with a default; a receiver ignores what it does not know. Every request
-carries `v`; a receiver answers `Problem(code="VersionNotSupported")` to versions outside `SUPPORTED_VERSIONS`.
+carries `v`; a receiver reads it first, and answers `Problem(code="VersionNotSupported")` to versions outside
+`SUPPORTED_VERSIONS` whatever else the message holds.
 Bytes travel as base64. Times are whole seconds since the epoch (UTC) unless a name says otherwise.
 
 Agent (server name `agent.<host>.chatelaine.internal`, only the operator's certificate is let in):
@@ -38,9 +39,11 @@ Operator's join endpoint (server-authenticated TLS, pinned by the CA digest in t
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
+
+from chatelaine.wire.errors import MessageMalformed, VersionNotSupported
 
 VERSION: Final = 1
 SUPPORTED_VERSIONS: Final = (1,)
@@ -143,6 +146,7 @@ class EvidenceResponse(Message, frozen=True, kw_only=True, rename="camel", omit_
 class StatementRequest(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What the agent asks the gateway to have signed by the HSM. `pcr_digest` is the raw digest to be quoted."""
 
+    v: int = VERSION
     pcr_digest: bytes
     nonce: bytes
     log_digest: bytes | None = None
@@ -361,3 +365,28 @@ class JoinResponse(Message, frozen=True, kw_only=True, rename="camel", omit_defa
 def encode(message: Message) -> bytes:
     """JSON bytes of a message."""
     return msgspec.json.encode(message)
+
+
+M = TypeVar("M", bound=Message)
+
+
+def decode(body: bytes, kind: type[M]) -> M:
+    """A message of that kind. Its size was bounded by whoever read it.
+
+    Raises:
+        VersionNotSupported: of kinds that carry `v`, another version; nothing else of it was looked at.
+        MessageMalformed: anything else that keeps it from being one.
+    """
+    try:
+        if "v" in kind.__struct_fields__:
+            version = msgspec.json.decode(body, type=_Versioned).v
+            if version not in SUPPORTED_VERSIONS:
+                raise VersionNotSupported(f"understood: {', '.join(map(str, SUPPORTED_VERSIONS))}")
+        return msgspec.json.decode(body, type=kind)
+    # Deep nesting and text that is no UTF-8 get their own errors from msgspec, which are no DecodeErrors.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageMalformed(f"no {kind.__name__}: {error}") from error
+
+
+class _Versioned(msgspec.Struct, frozen=True):
+    v: int = VERSION

@@ -19,17 +19,21 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import aiohttp
-import msgspec
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import LineTooLong
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from chatelaine.wire.messages import Message, Problem, encode
+from chatelaine.wire.errors import MessageError
+from chatelaine.wire.messages import Message, Problem, decode, encode
 
 M = TypeVar("M", bound=Message)
 
 _CHUNK_BYTES = 65536
 _MAX_LINE_BYTES = 4096
+_MAX_SHOWN_BYTES = 512
+"""Of each text in a peer's problem document."""
 
 
 class PeerError(Exception):
@@ -150,9 +154,9 @@ class PeerClient:
         """
         body, spki, not_after = await self._exchange(method, path, request)
         try:
-            return Answer(msgspec.json.decode(body, type=answer), spki, not_after)
-        except msgspec.DecodeError as error:
-            raise PeerMalformed(f"{path}: the answer is no {answer.__name__}: {error}") from error
+            return Answer(decode(body, answer), spki, not_after)
+        except MessageError as error:
+            raise PeerMalformed(f"{path}: {error}") from error
 
     async def send(self, method: str, path: str, request: Message | None) -> None:
         """One request whose answer has no body.
@@ -181,7 +185,7 @@ class PeerClient:
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
             raise PeerNotAuthenticated(f"{self._where()}: {error}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise PeerUnreachable(f"{self._where()}: {error or type(error).__name__}") from error
+            raise PeerUnreachable(f"{self._where()}: {_why(error)}") from error
 
     async def _bounded(self, response: aiohttp.ClientResponse, path: str) -> bytes:
         parts: list[bytes] = []
@@ -212,20 +216,16 @@ class PeerClient:
                     raise PeerRefused(_problem(response.status, body), body)
                 while True:
                     async with asyncio.timeout(silence_seconds):
-                        line = await response.content.readline()
+                        line = await _line(response, path)
                     if not line:
                         return
-                    if len(line) > _MAX_LINE_BYTES:
-                        raise PeerMalformed(f"{path}: a line is over {_MAX_LINE_BYTES} bytes")
-                    yield msgspec.json.decode(line, type=item)
-        except msgspec.DecodeError as error:
-            raise PeerMalformed(f"{path}: a line is no {item.__name__}: {error}") from error
-        except ValueError as error:
-            raise PeerMalformed(f"{path}: a line is over its bound") from error
+                    yield decode(line, item)
+        except MessageError as error:
+            raise PeerMalformed(f"{path}: a line is {error}") from error
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
             raise PeerNotAuthenticated(f"{self._where()}: {error}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise PeerUnreachable(f"{self._where()}: {error or type(error).__name__}") from error
+            raise PeerUnreachable(f"{self._where()}: {_why(error)}") from error
 
     def _where(self) -> str:
         if self._target.unix_path is not None:
@@ -252,10 +252,16 @@ class _PinningConnector(aiohttp.TCPConnector):
             PeerNotAuthenticated: the key is not admitted.
         """
         connection = await super().connect(req, traces, timeout)
-        if self._admits is not None and not self._admits(_key_of(_certificate_of(connection))[0]):
+        try:
+            self._check(connection, req.url.host)
+        except PeerNotAuthenticated:
             connection.close()
-            raise PeerNotAuthenticated(f"{req.url.host}: not the key that was attested")
+            raise
         return connection
+
+    def _check(self, connection: Connection, host: str | None) -> None:
+        if self._admits is not None and not self._admits(_key_of(_certificate_of(connection))[0]):
+            raise PeerNotAuthenticated(f"{host}: not the key that was attested")
 
 
 class _Response(aiohttp.ClientResponse):
@@ -284,15 +290,35 @@ def _peer_certificate(response: aiohttp.ClientResponse) -> tuple[bytes, int]:
 def _key_of(der: bytes) -> tuple[bytes, int]:
     if not der:
         raise PeerNotAuthenticated("the peer showed no certificate")
-    certificate = x509.load_der_x509_certificate(der)
-    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return spki, int(certificate.not_valid_after_utc.timestamp())
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return spki, int(certificate.not_valid_after_utc.timestamp())
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise PeerNotAuthenticated(f"the peer's certificate cannot be read: {error}") from error
+
+
+async def _line(response: aiohttp.ClientResponse, path: str) -> bytes:
+    """The next line, empty at the end."""
+    try:
+        return await response.content.readline(max_line_length=_MAX_LINE_BYTES)
+    except LineTooLong as error:
+        raise PeerMalformed(f"{path}: a line is over {_MAX_LINE_BYTES} bytes") from error
+
+
+def _why(error: Exception) -> str:
+    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def _problem(status: int, body: bytes) -> Problem:
     try:
-        problem = msgspec.json.decode(body, type=Problem)
-    except msgspec.DecodeError:
-        return Problem(status=status, code="NotAProblemDocument", detail=body[:200].decode(errors="replace"))
-    # Every field has a default, so another message parses too: the status is what HTTP said.
-    return msgspec.structs.replace(problem, status=status)
+        problem = decode(body, Problem)
+    except MessageError:
+        problem = Problem(code="NotAProblemDocument", detail=body[:_MAX_SHOWN_BYTES].decode(errors="replace"))
+    # Every field has a default, so another message parses too: the status is what HTTP said. Texts end up in logs
+    # and conditions, and the peer may be anybody's.
+    return Problem(status=status, title=_shown(problem.title), code=_shown(problem.code), detail=_shown(problem.detail))
+
+
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:_MAX_SHOWN_BYTES])

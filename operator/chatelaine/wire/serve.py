@@ -7,10 +7,10 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-import msgspec
 from aiohttp import web
 
-from chatelaine.wire.messages import SUPPORTED_VERSIONS, Message, Problem, encode
+from chatelaine.wire.errors import MessageMalformed, VersionNotSupported
+from chatelaine.wire.messages import Message, Problem, decode, encode
 
 M = TypeVar("M", bound=Message)
 
@@ -52,12 +52,11 @@ async def read(request: web.Request, kind: type[M], *, max_bytes: int) -> M:
     """
     body = await _bounded_body(request, max_bytes)
     try:
-        message = msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refused(400, "BadRequest", f"no {kind.__name__}: {error}") from error
-    if getattr(message, "v", SUPPORTED_VERSIONS[0]) not in SUPPORTED_VERSIONS:
-        raise Refused(400, "VersionNotSupported", f"understood: {', '.join(map(str, SUPPORTED_VERSIONS))}")
-    return message
+        return decode(body, kind)
+    except VersionNotSupported as error:
+        raise Refused(400, "VersionNotSupported", str(error)) from error
+    except MessageMalformed as error:
+        raise Refused(400, "BadRequest", str(error)) from error
 
 
 async def _bounded_body(request: web.Request, max_bytes: int) -> bytes:
