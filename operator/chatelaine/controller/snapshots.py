@@ -18,7 +18,7 @@ from chatelaine.controller.hosts import HostMemory
 from chatelaine.controller.world import ClaimIndex, World
 from chatelaine.model.claim import HsmClaim
 from chatelaine.model.hsm import Hsm, Mode
-from chatelaine.model.identifiers import digest_of
+from chatelaine.model.identifiers import claim_prefix, digest_of, parse_key_label
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.reconcile import snapshot as pictures
 from chatelaine.reconcile.network import deny_name, lets_in
@@ -177,7 +177,7 @@ class Snapshots:
                 allocated_to=_allocated_to(claim),
                 sequence=claim.index.sequence if claim is not None else None,
             )
-        for uid in {label.split("/")[1] for label in labels or () if label.count("/") == 3} - found.keys():
+        for uid in {key.claim_uid for key in map(parse_key_label, labels or ()) if key is not None} - found.keys():
             claim = self._world.claim_stored(uid)
             if claim is not None:
                 found[uid] = pictures.BoundClaim(
@@ -243,7 +243,7 @@ class Snapshots:
         uid, views = claim.metadata.uid, self.views()
         near = [view for view in views if uid in view.seats]
         memory = self._memory_of(claim)
-        prefix = f"chat/{uid}/"
+        prefix = claim_prefix(uid)
         return pictures.ClaimSnapshot(
             now=self._wall(),
             claim=claim,

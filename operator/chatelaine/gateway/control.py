@@ -11,9 +11,7 @@ PUT  /control/v1/leaf             Leaf -> empty
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 from chatelaine.evidence.errors import EvidenceError
 from chatelaine.evidence.inventory import encode_inventory
@@ -34,6 +32,7 @@ from chatelaine.gateway.metrics import ALLOWED, FAILED
 from chatelaine.gateway.problems import HSM_STATUS, Refusal
 from chatelaine.gateway.runtime import Runtime, moment
 from chatelaine.gateway.view import ViewOutdated, ViewRefused
+from chatelaine.model.identifiers import ClaimKey, parse_key_label
 from chatelaine.model.keys import KeyType
 from chatelaine.pkcs11.errors import HsmError
 from chatelaine.pkcs11.port import DestroyOutcome
@@ -52,10 +51,6 @@ from chatelaine.wire.messages import (
     ViewAck,
     ViewUpdate,
     encode,
-)
-
-_CLAIM_LABEL: Final = re.compile(
-    r"chat/(?!service/)[A-Za-z0-9][A-Za-z0-9-]{0,63}/[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[1-9][0-9]{0,8}", re.ASCII
 )
 
 Route = Callable[[bytes, Connection], Awaitable[tuple[int, Message | None]]]
@@ -124,35 +119,35 @@ class Control:
     async def _ensure(self, body: bytes, connection: Connection) -> tuple[int, Message]:
         runtime = self._runtime
         said = decode_message(body, EnsureKey)
-        _claim_label(said.label)
+        key = _claim_key(said.label)
         key_type = _key_type(said.type)
         self._recordable()
         token = runtime.require_service().token
         try:
             made = await runtime.hsm.ensure_key_pair(said.label, key_type, may_generate=said.may_generate)
         except HsmError as error:
-            await self._record("EnsureKey", said.label, FAILED, error.code, connection)
+            await self._record("EnsureKey", key, FAILED, error.code, connection)
             raise
         if made.created:
             runtime.keys.forget(said.label)
             runtime.inventory.poke()
-        await self._record("EnsureKey", said.label, ALLOWED, "Created" if made.created else "Present", connection)
+        await self._record("EnsureKey", key, ALLOWED, "Created" if made.created else "Present", connection)
         uri = str(key_uri(token, said.label))
         return 200, KeyMade(label=said.label, spki=made.spki_der, pkcs11_uri=uri, created=made.created)
 
     async def _destroy(self, body: bytes, connection: Connection) -> tuple[int, Message]:
         runtime = self._runtime
         said = decode_message(body, DestroyKey)
-        _claim_label(said.label)
+        key = _claim_key(said.label)
         self._recordable()
         try:
             outcome = await runtime.hsm.destroy_key(said.label)
         except HsmError as error:
-            await self._record("DestroyKey", said.label, FAILED, error.code, connection)
+            await self._record("DestroyKey", key, FAILED, error.code, connection)
             raise
         runtime.keys.forget(said.label)
         runtime.inventory.poke()
-        await self._record("DestroyKey", said.label, ALLOWED, outcome.value, connection)
+        await self._record("DestroyKey", key, ALLOWED, outcome.value, connection)
         return 200, KeyGone(label=said.label, existed=outcome is DestroyOutcome.DESTROYED)
 
     async def _inventory(self, _body: bytes, _connection: Connection) -> tuple[int, Message]:
@@ -179,17 +174,16 @@ class Control:
         except AuditUnavailable as error:
             raise Refusal(problems.AUDIT_UNAVAILABLE) from error
 
-    async def _record(self, operation: str, label: str, result: str, reason: str, connection: Connection) -> None:
-        _, claim, key, version = label.split("/")
+    async def _record(self, operation: str, key: ClaimKey, result: str, reason: str, connection: Connection) -> None:
         peer = connection.peer
         record = AuditRecord(
             at=moment().wall,
             operation=operation,
             result=result,
             reason=reason,
-            claim=claim,
-            key=key,
-            version=int(version),
+            claim=key.claim_uid,
+            key=key.key,
+            version=key.version,
             subject=peer.workload,
             holder=peer.jkt,
             source=peer.address,
@@ -200,10 +194,12 @@ class Control:
             raise Refusal(problems.AUDIT_UNAVAILABLE) from error
 
 
-def _claim_label(label: str) -> None:
+def _claim_key(label: str) -> ClaimKey:
     """Our service keys are made and destroyed by nobody's order."""
-    if not _CLAIM_LABEL.fullmatch(label):
+    key = parse_key_label(label)
+    if key is None:
         raise Refusal(problems.LABEL_REFUSED, "expected chat/<claim uid>/<key>/<version>")
+    return key
 
 
 def _key_type(said: str) -> KeyType:

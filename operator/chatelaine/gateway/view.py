@@ -28,7 +28,7 @@ from chatelaine.gateway.limits import (
     MAX_POLICIES_PER_CLAIM,
     MAX_VERSIONS_PER_KEY,
 )
-from chatelaine.model.identifiers import key_label
+from chatelaine.model.identifiers import CLAIM_UID, parse_key_label
 from chatelaine.model.keys import KeyState, KeyType, Usage
 from chatelaine.model.verdict import Verdict
 from chatelaine.tokens.cache import Moment
@@ -37,11 +37,8 @@ from chatelaine.tokens.grants import ClaimGrant, Deadline, HsmStanding, KeyGrant
 from chatelaine.tokens.service_account import ClusterKeySet, parse_key_set
 from chatelaine.wire.messages import ClaimView, ClientView, KeyView, Standing, ViewUpdate
 
-_UID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", re.ASCII)
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", re.ASCII)
 _SHORT_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
-_RESERVED_UID: Final = "service"
-"""`chat/service/…` are the labels of the token's own keys."""
 _KEY_TYPES: Final = {item.value: item for item in KeyType}
 _USAGES: Final = {item.value: item for item in Usage}
 _STATES: Final = {item.value: item for item in KeyState}
@@ -203,7 +200,7 @@ def _standing(said: Standing, now: Moment) -> HsmStanding:
 
 
 def _claim(said: ClaimView, now: Moment) -> ClaimGrant:
-    if not _UID.fullmatch(said.uid) or said.uid == _RESERVED_UID:
+    if not CLAIM_UID.fullmatch(said.uid):
         raise ViewRefused("a claim's uid is none")
     if not _SHORT_NAME.fullmatch(said.namespace) or not _NAME.fullmatch(said.name):
         raise ViewRefused(f"claim {said.uid}: namespace or name is none")
@@ -233,7 +230,7 @@ def _key(claim_uid: str, said: KeyView) -> KeyGrant:
     if len(said.versions) > MAX_VERSIONS_PER_KEY or len({item.version for item in said.versions}) != len(said.versions):
         raise ViewRefused(f"claim {claim_uid}, key {said.name}: too many versions, or one twice")
     for item in said.versions:
-        if item.version < 1 or item.label != key_label(claim_uid, said.name, item.version):
+        if parse_key_label(item.label) != (claim_uid, said.name, item.version):
             raise ViewRefused(f"claim {claim_uid}, key {said.name}: a label that is another key's")
     versions = (
         KeyVersion(item.version, _STATES[item.state], item.label) for item in said.versions if item.state in _STATES

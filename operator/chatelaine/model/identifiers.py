@@ -57,9 +57,18 @@ def gateway_server_name(host: str) -> str:
 OPERATOR_SERVER_NAME: Final = f"operator.{PKI_DOMAIN}"
 
 
+CLAIM_UID: Final = re.compile(r"(?!service(?![A-Za-z0-9-]))[A-Za-z0-9][A-Za-z0-9-]{0,63}", re.ASCII)
+"""A claim's uid as it may stand in a label; `chat/service/…` are the labels of the token's own keys."""
+
+
+def claim_prefix(claim_uid: str) -> str:
+    """What the labels of a claim's keys begin with, and no other label."""
+    return f"chat/{claim_uid}/"
+
+
 def key_label(claim_uid: str, key: str, version: int) -> str:
     """`CKA_LABEL` of both halves of a claim's key version."""
-    return f"chat/{claim_uid}/{key}/{version}"
+    return f"{claim_prefix(claim_uid)}{key}/{version}"
 
 
 class ClaimKey(NamedTuple):
@@ -71,7 +80,7 @@ class ClaimKey(NamedTuple):
 
 
 _KEY_LABEL: Final = re.compile(
-    r"chat/(?!service/)([A-Za-z0-9][A-Za-z0-9-]{0,63})/([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)/([1-9][0-9]{0,5}|1000000)",
+    rf"chat/({CLAIM_UID.pattern})/([a-z0-9](?:[-a-z0-9]{{0,61}}[a-z0-9])?)/([1-9][0-9]{{0,5}}|1000000)",
     re.ASCII,
 )
 

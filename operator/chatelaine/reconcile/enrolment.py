@@ -13,18 +13,14 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import Final
 
 from chatelaine.appraisal.appraise import endorsement_finding
 from chatelaine.model.conditions import timestamp
 from chatelaine.model.hsm import ApprovedIdentity, AttestationKeyStatus, EnrolledIdentity
-from chatelaine.model.identifiers import ANNOTATION_READMIT
+from chatelaine.model.identifiers import ANNOTATION_READMIT, parse_key_label
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile.snapshot import HostKeys, HsmSnapshot, PresentedIdentity
-
-CLAIM_LABEL_PREFIX: Final = "chat/"
-SERVICE_LABEL_PREFIX: Final = "chat/service/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +67,7 @@ def examine(snapshot: HsmSnapshot) -> Enrolment:
 
 def claim_labels(labels: frozenset[str]) -> frozenset[str]:
     """Those of `labels` that are keys of claims, not service keys and not somebody else's."""
-    return frozenset(
-        label for label in labels if label.startswith(CLAIM_LABEL_PREFIX) and not label.startswith(SERVICE_LABEL_PREFIX)
-    )
+    return frozenset(label for label in labels if parse_key_label(label) is not None)
 
 
 def identity_of(presented: PresentedIdentity, now: float) -> EnrolledIdentity:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.conditions import find, seconds_of, timestamp
 from chatelaine.model.hsm import AttestationStatus, EpochStatus
-from chatelaine.model.identifiers import ANNOTATION_READMIT
+from chatelaine.model.identifiers import ANNOTATION_READMIT, claim_prefix
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome, Verdict
@@ -140,7 +140,7 @@ def _rebuilt(snapshot: HsmSnapshot) -> bool:
     if snapshot.token_labels is None:
         return False
     owners = {seat.claim_uid for seat in snapshot.hsm.status.allocations}
-    seated = tuple(f"chat/{uid}/" for uid in owners)
+    seated = tuple(map(claim_prefix, owners))
     left = enrolments.claim_labels(snapshot.token_labels) - accounted_labels(snapshot)
     return all(label.startswith(seated) for label in left)
 

@@ -249,7 +249,8 @@ def test_keys_are_made_once_and_destroyed_for_good(operator):
 @pytest.mark.parametrize(
     "label",
     [service_key_label("token"), service_key_label("attestation"), "chat/service/x/1", "chat/u/../1", "chat/u/k/0", "x",
-     "chat/u/k/1/2", "chat//k/1", "chat/u/K/1", "chat/u/k\x00/1", "chat/u/k/1\n"],
+     "chat/u/k/1/2", "chat//k/1", "chat/u/K/1", "chat/u/k\x00/1", "chat/u/k/1\n",
+     "chat/u/k/1000001", "chat/u/k/999999999"],
 )  # fmt: skip
 def test_service_keys_and_foreign_labels_are_nobodys_to_make_or_destroy(operator, label):
     for path, message in (

@@ -225,6 +225,7 @@ def test_a_pod_of_several_rows_may_do_what_any_grants_and_has_all_their_epochs()
         (_claim(keys=(KeyView(name="k", type="EcP256", usages=(), versions=(_version("u2"),)),)),),
         (_claim(keys=(KeyView(name="k", type="EcP256", usages=(), versions=(_version("u1"),) * 2),)),),
         (_claim(keys=(KeyView(name="k", type="EcP256", usages=(), versions=(_version("u1", 0),)),)),),
+        (_claim(keys=(KeyView(name="k", type="EcP256", usages=(), versions=(_version("u1", 10**6 + 1),)),)),),
         (_claim(policy_digests=("x",) * 9),),
         (_claim(policy_digests=("x" * 129,)),),
         (_claim(clients=_claim().clients * 65),),
