@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from chatelaine.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
 from chatelaine.kube.port import LEASES, JsonObject, KubePort
@@ -30,15 +29,66 @@ MAX_TOLD_TERM: Final = 2**30
 _log = logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
-    """A time of leading. `number` grows with every change of the holder."""
+class Duties(Protocol):
+    """What a process does only while it leads."""
 
-    number: int
+    async def gained(self) -> None:
+        """Leading begins."""
+        ...
+
+    async def lost(self) -> None:
+        """Leading ended. Returns quickly."""
+        ...
+
+
+class Lead(Protocol):
+    """Whether this process leads, and in which term."""
+
+    @property
+    def leads(self) -> bool:
+        """Do we lead now?"""
+        ...
+
+    @property
+    def term(self) -> int | None:
+        """Number of the time of leading that we are in, None where we do not lead."""
+        ...
+
+    def outranked(self, term: int) -> bool:
+        """An attested gateway follows `term`, which is above ours: go above it.
+
+        Returns:
+            False where no honest count can have got that far; nothing is done then.
+        """
+        ...
+
+    async def run(self, duties: Duties) -> None:
+        """Lead whenever that is our turn, until cancelled."""
+        ...
+
+
+class Alone:
+    """The lead where exactly one operator runs: from its start on, in term 1 or above what gateways have followed."""
+
+    def __init__(self) -> None:
+        self.leads = False
+        self.term: int | None = None
+
+    def outranked(self, term: int) -> bool:
+        """See `Lead`."""
+        if term > MAX_TOLD_TERM:
+            return False
+        self.term = max(self.term or 0, term + 1)
+        return True
+
+    async def run(self, duties: Duties) -> None:
+        """See `Lead`."""
+        self.leads, self.term = True, self.term or 1
+        await duties.gained()
 
 
 class Leadership:
-    """One candidate.
+    """One candidate for the Lease (`Lead`).
 
     Args:
         kube: the API server.
@@ -47,7 +97,6 @@ class Leadership:
         clock: monotonic seconds.
         wall: seconds since the epoch, for what people read in the Lease.
         jitter: random number in [0, 1).
-        gained, lost: called when leading begins and ends; `lost` must return quickly.
     """
 
     def __init__(
@@ -60,8 +109,6 @@ class Leadership:
         clock: Callable[[], float],
         wall: Callable[[], float],
         jitter: Callable[[], float],
-        gained: Callable[[Term], Awaitable[None]],
-        lost: Callable[[], Awaitable[None]],
     ) -> None:
         self._kube = kube
         self._namespace = namespace
@@ -70,14 +117,12 @@ class Leadership:
         self._clock = clock
         self._wall = wall
         self._jitter = jitter
-        self._gained = gained
-        self._lost = lost
         self._seen: tuple[str, int] = ("", -1)
         self._seen_at = 0.0
         self._renewed_at = 0.0
         self._led = 0
         self._told = 0
-        self.term: Term | None = None
+        self.term: int | None = None
 
     @property
     def leads(self) -> bool:
@@ -85,51 +130,47 @@ class Leadership:
         return self.term is not None and self._clock() - self._renewed_at < RENEW_DEADLINE_SECONDS
 
     def outranked(self, term: int) -> bool:
-        """An attested gateway follows `term`, which is above ours: the next renewal goes above it.
-
-        Returns:
-            False where no honest count can have got that far; nothing is done then.
-        """
+        """See `Lead`: the next renewal goes above it."""
         if term > MAX_TOLD_TERM:
             return False
         self._told = max(self._told, term)
         return True
 
-    async def run(self) -> None:
+    async def run(self, duties: Duties) -> None:
         """Stand for the Lease until cancelled, then give it back."""
         try:
             while True:
-                await self._round()
+                await self._round(duties)
                 pause = RENEW_SECONDS if self.term is not None else RETRY_SECONDS
                 await asyncio.sleep(pause * (0.9 + 0.2 * self._jitter()))
         finally:
             await self._resign()
 
-    async def _round(self) -> None:
+    async def _round(self, duties: Duties) -> None:
         started = self._clock()
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                lease = await self._try()
+                lease = await self._try(duties)
         except (KubeError, TimeoutError) as error:
             _log.warning("lease not renewed", error=str(error) or type(error).__name__)
             lease = None
         if lease is not None:
             self._renewed_at = started
             number = int(lease["spec"].get("leaseTransitions") or 0)
-            if self.term is None or self.term.number != number:
-                began, self.term, self._led = self.term is None, Term(number), max(self._led, number)
+            if self.term != number:
+                began, self.term, self._led = self.term is None, number, max(self._led, number)
                 _log.info("leading", term=number)
                 if began:
-                    await self._gained(self.term)
+                    await duties.gained()
         elif self.term is not None and not self.leads:
-            await self._stop()
+            await self._stop(duties)
 
-    async def _stop(self) -> None:
+    async def _stop(self, duties: Duties) -> None:
         self.term = None
         _log.info("not leading any more")
-        await self._lost()
+        await duties.lost()
 
-    async def _try(self) -> JsonObject | None:
+    async def _try(self, duties: Duties) -> JsonObject | None:
         """The Lease if it is ours now, None if it is another's."""
         try:
             lease = await self._kube.get(LEASES, self._name, self._namespace)
@@ -142,7 +183,7 @@ class Leadership:
         holder, transitions = str(spec.get("holderIdentity") or ""), int(spec.get("leaseTransitions") or 0)
         if holder != self._identity:
             if self.term is not None:
-                await self._stop()
+                await self._stop(duties)
             if holder and not self._expired(lease, spec):
                 return None
             transitions = self._above(transitions)

@@ -161,6 +161,13 @@ class Reactions:
             if kept is not None and kept.summary.claim is not None:
                 self._queue.add(claim_key(kept.summary.claim))
 
+    # --- our own CA
+
+    def bundle_changed(self) -> None:
+        """Binding Secrets carry the CAs to trust."""
+        for key in self._world.claims.names:
+            self._queue.add(claim_key(key))
+
     # --- hosts
 
     def observed(self, name: str, since: float) -> None:

@@ -51,23 +51,21 @@ class Host:
 class HostRegistry:
     """Hosts by name of their Hsm. A new Hsm object of the same name is a new host.
 
-    Args:
-        world: the caches.
-        around: what hosts need of the operator.
-        died: called when a task of a host ends by a fault of ours.
+    `bind` completes it, before the first host appears.
     """
 
-    def __init__(self, world: World, around: Surroundings, died: Callable[[BaseException], None]) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._around = around
+        self._around: Surroundings
         self._source: ViewSource
-        self._died = died
+        self._died = asyncio.Event()
+        self._error: BaseException | None = None
         self._hosts: dict[str, Host] = {}
         self._committers: dict[tuple[str, str], Committer] = {}
 
-    def bind(self, source: ViewSource) -> None:
-        """Make known what gateways may be told; before the first host appears."""
-        self._source = source
+    def bind(self, around: Surroundings, source: ViewSource) -> None:
+        """Make known what hosts need of the operator, and what gateways may be told."""
+        self._around, self._source = around, source
 
     def appeared(self, name: str, uid: str) -> None:
         """An Hsm object is there: begin to ask its host."""
@@ -99,6 +97,16 @@ class HostRegistry:
         for name in tuple(self._hosts):
             self.vanished(name)
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def fault(self) -> None:
+        """Wait until a task of a host ends by a fault of ours.
+
+        Raises:
+            BaseException: that fault.
+        """
+        await self._died.wait()
+        if self._error is not None:
+            raise self._error
 
     def all(self) -> tuple[Host, ...]:
         """Every host."""
@@ -162,4 +170,5 @@ class HostRegistry:
             return
         error = task.exception()
         if error is not None:
-            self._died(error)
+            self._error = self._error or error
+            self._died.set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from chatelaine.controller.leadership import MAX_TOLD_TERM, Leadership
+from chatelaine.controller.leadership import Lead
 from chatelaine.controller.snapshots import Snapshots
 from chatelaine.controller.view import claim_view, standing_view
 from chatelaine.controller.world import World
@@ -25,16 +25,14 @@ class Views:
     Args:
         world: the caches.
         snapshots: makes pictures.
-        leadership: None: this process leads always, in term 1, or above what gateways have followed.
+        lead: whether this process leads.
         wall: seconds since the epoch.
     """
 
-    def __init__(
-        self, world: World, snapshots: Snapshots, leadership: Callable[[], Leadership | None], wall: Callable[[], float]
-    ) -> None:
+    def __init__(self, world: World, snapshots: Snapshots, lead: Lead, wall: Callable[[], float]) -> None:
         self._world = world
         self._snapshots = snapshots
-        self._leadership = leadership
+        self._lead = lead
         self._wall = wall
         self._was_complete = False
         self._last_term = 1
@@ -76,25 +74,17 @@ class Views:
 
     def term(self) -> int:
         """See `ViewSource`."""
-        leadership = self._leadership()
-        if leadership is not None and leadership.term is not None:
-            self._last_term = leadership.term.number
+        if self._lead.term is not None:
+            self._last_term = self._lead.term
         return self._last_term
 
     def leads(self) -> bool:
         """See `ViewSource`."""
-        leadership = self._leadership()
-        return leadership is None or leadership.leads
+        return self._lead.leads
 
     def outranked(self, term: int) -> bool:
         """See `ViewSource`."""
-        leadership = self._leadership()
-        if leadership is not None:
-            return leadership.outranked(term)
-        if term > MAX_TOLD_TERM:
-            return False
-        self._last_term = max(self._last_term, term + 1)
-        return True
+        return self._lead.outranked(term)
 
     def _ready(self) -> bool:
         """Has there been a complete picture in this process?"""

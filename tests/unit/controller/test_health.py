@@ -2,116 +2,254 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from types import SimpleNamespace
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from chatelaine.controller.health import checks
+from chatelaine.controller import health
+from chatelaine.controller.emitted import EmittedObjects
+from chatelaine.controller.handlers import KopfWatch
+from chatelaine.controller.hosts import Surroundings
+from chatelaine.controller.leadership import Alone
+from chatelaine.controller.pki import ClusterPki
 from chatelaine.controller.probes import QUEUE_STUCK_SECONDS, WATCH_STALE_SECONDS, Probes
-from chatelaine.model.verdict import Verdict
+from chatelaine.controller.queue import WorkQueue
+from chatelaine.controller.reactions import Reactions, hsm_key
+from chatelaine.controller.registry import HostRegistry
+from chatelaine.controller.snapshots import Snapshots
+from chatelaine.controller.source import Views
+from chatelaine.controller.world import World
+from chatelaine.kube.port import ObjectKey
+from chatelaine.model.conditions import timestamp
+from chatelaine.model.identifiers import OPERATOR_SERVER_NAME
+from chatelaine.pki.authority import Authority
 from chatelaine.telemetry.metrics import OperatorMetrics
+from support.quiet_server import QuietServer
+from support.simulated_host import until
 
-Ask = Callable[[str], Any]
+INTERVAL_SECONDS = 10
+NOW = 1_800_000_000.0
 
 
-def operator() -> Any:
-    """The parts of a healthy operator that the checks look at."""
-    attestation = SimpleNamespace(verdict=Verdict.TRUSTED)
-    view = SimpleNamespace(
-        hsm=SimpleNamespace(status=SimpleNamespace(attestation=attestation)), standing=SimpleNamespace(serves=True)
-    )
-    host = SimpleNamespace(memory=SimpleNamespace(name="hsm-a"), tasks=[SimpleNamespace(done=lambda: False)])
-    return SimpleNamespace(
-        queue=SimpleNamespace(depth=lambda: SimpleNamespace(oldest_seconds=0.1)),
-        kopf_runs=True,
-        leads=lambda: True,
-        hosts=SimpleNamespace(all=lambda: [host]),
-        world=SimpleNamespace(watches=[SimpleNamespace(plural="pods", silent_seconds=1.0)]),
-        snapshots=SimpleNamespace(view=lambda name: view),
-        pki=SimpleNamespace(context=lambda: object()),
-        view=view,
-        host=host,
-    )
+class Clock:
+    """Monotonic seconds, and since the epoch, that only a test moves."""
+
+    def __init__(self) -> None:
+        self.passed = 1000.0
+
+    def __call__(self) -> float:
+        return self.passed
+
+    def wall(self) -> float:
+        return NOW + self.passed
+
+
+def hsm_body(version: int, valid_until: float) -> dict[str, Any]:
+    """An Hsm whose status says Trusted until then. Its policy is not there, so nobody can say so anew."""
+    digest = "sha256:" + "0" * 64
+    return {
+        "metadata": {"name": "hsm-a", "uid": "uid-a", "generation": 1, "resourceVersion": str(version)},
+        "spec": {
+            "token": "pkcs11:token=a",
+            "gateway": {"external": {"host": "127.0.0.1", "port": 1}},
+            "agent": {"host": "127.0.0.1", "port": 1},
+            "attestation": {"policyRef": {"name": "base"}, "intervalSeconds": INTERVAL_SECONDS},
+            "identity": {"ekDigest": digest, "attestationKeyThumbprint": digest},
+        },
+        "status": {
+            "identity": {
+                "ekDigest": digest,
+                "akName": "000b" + "0" * 64,
+                "akPublic": "AA==",
+                "attestationKey": {"thumbprint": digest},
+                "attestationKeyPublic": "AA==",
+                "enrolledAt": timestamp(NOW),
+            },
+            "attestation": {
+                "verdict": "Trusted",
+                "reason": "EvidenceHolds",
+                "policy": {"name": "base", "uid": "uid-p", "generation": 1, "digest": digest},
+                "evidenceDigest": digest,
+                "epoch": {"resetCount": 1, "restartCount": 1, "generation": 1},
+                "validUntil": timestamp(valid_until),
+            },
+        },
+    }
+
+
+@dataclass
+class Subject:
+    """The parts of an operator that the probes look at, over an API server that stays silent."""
+
+    folder: Path
+    clock: Clock = field(default_factory=Clock)
+    metrics: OperatorMetrics = field(default_factory=OperatorMetrics)
+    free: asyncio.Event = field(default_factory=asyncio.Event)
+    """Examinations end as long as it is set."""
+
+    def __post_init__(self) -> None:
+        kube, clock = QuietServer(), self.clock
+        self.lead = Alone()
+        reactions = Reactions(self.metrics, clock)
+        self.world = World(kube, reactions, clock)
+        self.pki = ClusterPki(kube, "system", self.folder, "", leads=lambda: True, wall=clock.wall)
+        self.hosts = HostRegistry(self.world)
+        emitted = EmittedObjects(self.world)
+        self.snapshots = Snapshots(self.world, self.hosts, emitted, operator=None, bundle=lambda: "", wall=clock.wall)
+        self.views = Views(self.world, self.snapshots, self.lead, clock.wall)
+        self.queue: WorkQueue[ObjectKey] = WorkQueue(
+            self._work, failed=lambda *_: None, clock=clock, jitter=lambda: 0.5, workers=1
+        )
+        around = Surroundings(
+            hsm=self.world.hsms.typed, policies=lambda _: (), accounted=lambda _: frozenset(),
+            addresses=lambda _: (), observed=reactions.observed, context=lambda: None, renew=self.pki.renew,
+            clock=clock, wall=clock.wall, jitter=lambda: 0.5, metrics=self.metrics,
+        )  # fmt: skip
+        self.hosts.bind(around, self.views)
+        reactions.bind(self.queue, self.world, self.hosts, self.snapshots)
+        self.kopf = KopfWatch(lambda: None, lambda *_: None)
+        self.watched = health.Watched(
+            lead=self.lead, queue=self.queue, kopf=self.kopf, world=self.world, hosts=self.hosts,
+            snapshots=self.snapshots, views=self.views, pki=self.pki, clock=clock, wall=clock.wall,
+        )  # fmt: skip
+        self.probes = Probes(
+            health.liveness(self.watched), health.readiness(self.watched), self.metrics,
+            health.gauges(self.watched, self.metrics),
+        )  # fmt: skip
+
+    async def _work(self, _: ObjectKey) -> None:
+        await self.free.wait()
+
+    async def gained(self) -> None:
+        """Nothing more: kopf has no server here, the tests tell the caches what there is."""
+
+    async def lost(self) -> None:
+        """Nothing."""
+
+    def certify(self) -> None:
+        """A leaf of our own, of a CA made here."""
+        now = int(self.clock.wall())
+        authority = Authority(self.pki._new_pair(now), now)
+        issued = authority.issue_leaf(self.pki.leaf.request(), OPERATOR_SERVER_NAME, now, serial=b"\x01" * 16)
+        self.pki.leaf.install(issued.chain_pem, authority.bundle_pem, now)
+
+    async def ask(self, path: str) -> tuple[int, str]:
+        """A probe, as the kubelet makes it."""
+        url = f"http://127.0.0.1:{self.port}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return answer.status, await answer.text()
+
+    async def why(self, path: str) -> str:
+        """What keeps it from being well."""
+        status, said = await self.ask(path)
+        assert status == 503, said
+        return said
 
 
 @pytest.fixture
-async def subject() -> AsyncIterator[tuple[Any, Ask]]:
-    made = operator()
-    health, readiness = checks(made)
-    probes = Probes(health, readiness, OperatorMetrics(), lambda: None)
-    port = await probes.start("127.0.0.1", 0)
-
-    async def ask(path: str) -> tuple[int, str]:
-        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
-            return answer.status, await answer.text()
-
-    yield made, ask
-    await probes.stop()
-
-
-async def test_a_healthy_operator_is_healthy_and_ready(subject: tuple[Any, Ask]) -> None:
-    _, ask = subject
-    assert await ask("/healthz") == (200, "ok\n")
-    assert await ask("/readyz") == (200, "ok\n")
-
-
-async def test_a_stuck_queue_is_unhealthy(subject: tuple[Any, Ask]) -> None:
-    made, ask = subject
-    made.queue.depth = lambda: SimpleNamespace(oldest_seconds=QUEUE_STUCK_SECONDS + 1)
-    status, said = await ask("/healthz")
-    assert status == 503
-    assert said.startswith("queue: a key waits for")
+async def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Subject]:
+    made = Subject(tmp_path)
+    made.free.set()
+    # Its thread speaks to a server all the time; whether it lives is all that is looked at here.
+    monkeypatch.setattr(KopfWatch, "_run", lambda _self, _loop, stop: stop.wait())
+    await made.lead.run(made)
+    made.kopf.start()
+    made.certify()
+    tasks = [asyncio.create_task(watch.run()) for watch in made.world.watches]
+    tasks.append(asyncio.create_task(made.queue.run()))
+    for kind in made.world.kinds:
+        await kind.sweep(made.world.kube)
+    made.world.hsms.took(hsm_body(2, made.clock.wall() + 60))
+    await until("lists are complete", lambda: made.world.complete)
+    await made.queue.settled()
+    made.port = await made.probes.start("127.0.0.1", 0)
+    yield made
+    await made.probes.stop()
+    await made.kopf.stop()
+    await made.hosts.close()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_queue_is_nobodys_business_while_another_leads(subject: tuple[Any, Ask]) -> None:
-    made, ask = subject
-    made.queue.depth = lambda: SimpleNamespace(oldest_seconds=QUEUE_STUCK_SECONDS + 1)
-    made.leads = lambda: False
-    assert (await ask("/healthz"))[0] == 200
+async def test_a_healthy_operator_is_healthy_and_ready(subject: Subject) -> None:
+    assert await subject.ask("/healthz") == (200, "ok\n")
+    assert await subject.ask("/readyz") == (200, "ok\n")
 
 
-@pytest.mark.parametrize(
-    ("silent", "said"), [(None, "no complete list yet"), (WATCH_STALE_SECONDS + 1, "not heard for")]
-)
-async def test_a_silent_watch_is_not_ready_but_never_unhealthy(
-    subject: tuple[Any, Ask], silent: float | None, said: str
-) -> None:
-    made, ask = subject
-    made.world.watches[0].silent_seconds = silent
-    assert (await ask("/healthz"))[0] == 200
-    status, text = await ask("/readyz")
-    assert status == 503
-    assert said in text
+async def stuck(subject: Subject) -> None:
+    """One examination hangs, another waits for it."""
+    subject.free.clear()
+    for name in ("hsm-a", "hsm-b"):
+        subject.queue.add(hsm_key(name))
+    await until("it hangs", lambda: subject.queue.depth().active == 1)
+    subject.clock.passed += QUEUE_STUCK_SECONDS + 1
 
 
-async def test_a_trusted_verdict_that_ran_out_unwritten_is_not_ready(subject: tuple[Any, Ask]) -> None:
-    made, ask = subject
-    made.view.standing.serves = False
-    status, text = await ask("/readyz")
-    assert status == 503
-    assert "hsm-a" in text
+async def test_a_stuck_queue_is_unhealthy(subject: Subject) -> None:
+    await stuck(subject)
+    assert (await subject.why("/healthz")).startswith("queue: a key waits for")
 
 
-async def test_a_host_that_is_not_asked_any_more_is_unhealthy(subject: tuple[Any, Ask]) -> None:
-    made, ask = subject
-    made.host.tasks.append(SimpleNamespace(done=lambda: True))
-    status, text = await ask("/healthz")
-    assert status == 503
-    assert "not asked any more: hsm-a" in text
+async def test_a_queue_is_nobodys_business_while_another_leads(subject: Subject) -> None:
+    await stuck(subject)
+    subject.lead.leads = False
+    assert (await subject.ask("/healthz"))[0] == 200
 
 
-async def test_leading_without_a_watch_on_our_kinds_is_unhealthy(subject: tuple[Any, Ask]) -> None:
-    made, ask = subject
-    made.kopf_runs = False
-    assert (await ask("/healthz"))[0] == 503
+async def test_a_silent_watch_is_not_ready_but_never_unhealthy(subject: Subject) -> None:
+    subject.clock.passed += WATCH_STALE_SECONDS + 1
+    assert (await subject.ask("/healthz"))[0] == 200
+    assert "watches: pods: not heard for" in await subject.why("/readyz")
 
 
-async def test_no_certificate_of_our_own_is_not_ready(subject: tuple[Any, Ask]) -> None:
-    made, ask = subject
-    made.pki.context = lambda: None
-    status, text = await ask("/readyz")
-    assert status == 503
-    assert "certificate" in text
+async def test_a_watch_without_a_list_is_not_ready(subject: Subject, tmp_path: Path) -> None:
+    fresh = Subject(tmp_path / "fresh")
+    said = health.readiness(fresh.watched)["watches"]()
+    assert said == "pods: no complete list yet"
+
+
+async def test_a_trusted_verdict_that_ran_out_unwritten_is_not_ready(subject: Subject) -> None:
+    subject.clock.passed += 61
+    assert "verdicts: run out and not written: hsm-a" in await subject.why("/readyz")
+
+
+async def test_verdicts_are_the_leaders_to_write(subject: Subject) -> None:
+    subject.clock.passed += 61
+    subject.lead.leads = False
+    assert "verdicts" not in (await subject.ask("/readyz"))[1]
+
+
+async def test_a_host_that_is_not_asked_any_more_is_unhealthy(subject: Subject) -> None:
+    for host in subject.hosts.all():
+        host.tasks[0].cancel()
+        await asyncio.wait(host.tasks[:1])
+    assert "hosts: not asked any more: hsm-a" in await subject.why("/healthz")
+
+
+async def test_leading_without_a_watch_on_our_kinds_is_unhealthy(subject: Subject) -> None:
+    await subject.kopf.stop()
+    assert await subject.why("/healthz") == "kopf: our kinds are not watched\n"
+
+
+async def test_no_certificate_of_our_own_is_not_ready(subject: Subject, tmp_path: Path) -> None:
+    fresh = Subject(tmp_path / "fresh")
+    assert health.readiness(fresh.watched)["certificates"]() == "no certificate of our own yet"
+    assert health.readiness(subject.watched)["certificates"]() is None
+
+
+async def test_gauges_are_brought_up_to_date_when_somebody_looks(subject: Subject) -> None:
+    subject.clock.passed += 20
+    _, said = await subject.ask("/metrics")
+    lines = dict(line.rsplit(" ", 1) for line in said.splitlines() if not line.startswith("#"))
+    assert float(lines['chatelaine_objects{kind="Hsm"}']) == 1
+    assert float(lines['chatelaine_hsm_verdict_seconds_left{hsm="hsm-a"}']) == 40
+    assert float(lines["chatelaine_leading"]) == 1
+    assert float(lines["chatelaine_term"]) == 1
+    assert float(lines['chatelaine_watch_silence_seconds{resource="pods"}']) == 20
+    assert float(lines['chatelaine_queue_depth{lane="active"}']) == 0

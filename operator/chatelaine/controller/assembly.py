@@ -1,0 +1,165 @@
+"""Makes the parts of an operator process and puts them together; nothing runs yet."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from chatelaine.controller import health
+from chatelaine.controller.addresses import gateway_addresses
+from chatelaine.controller.coverage import Coverage
+from chatelaine.controller.emitted import EmittedObjects
+from chatelaine.controller.events import Recorder
+from chatelaine.controller.executor import AfterAction, Executor
+from chatelaine.controller.handlers import Deliver, KopfWatch
+from chatelaine.controller.hosts import Surroundings
+from chatelaine.controller.join import JoinEndpoint
+from chatelaine.controller.leadership import Alone, Lead, Leadership
+from chatelaine.controller.pki import ClusterPki, KubeInvitations
+from chatelaine.controller.probes import Probes
+from chatelaine.controller.queue import WorkQueue
+from chatelaine.controller.reactions import Reactions
+from chatelaine.controller.reconciling import Reconciler
+from chatelaine.controller.registry import HostRegistry
+from chatelaine.controller.settings import OperatorSettings
+from chatelaine.controller.snapshots import Snapshots
+from chatelaine.controller.source import Views
+from chatelaine.controller.world import World
+from chatelaine.kube.adapter import KubeAdapter
+from chatelaine.kube.port import JsonObject, KubePort, ObjectKey
+from chatelaine.reconcile.snapshot import OperatorPods
+from chatelaine.telemetry.metrics import OperatorMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an operator process is made of, as far as it has to be run or looked at."""
+
+    kube: KubePort
+    metrics: OperatorMetrics
+    lead: Lead
+    world: World
+    pki: ClusterPki
+    hosts: HostRegistry
+    snapshots: Snapshots
+    views: Views
+    queue: WorkQueue[ObjectKey]
+    kopf: KopfWatch
+    join: JoinEndpoint
+    probes: Probes
+
+
+def assemble(settings: OperatorSettings, kube: KubeAdapter, after_action: AfterAction) -> Parts:
+    """All parts, each over those above it; at the end those that know each other are told so."""
+    jitter = random.SystemRandom().random
+    metrics = OperatorMetrics()
+    lead = _lead(settings, kube)
+    reactions = Reactions(metrics, time.monotonic)
+    world = World(kube, reactions, time.monotonic)
+    pki = ClusterPki(
+        kube,
+        settings.namespace,
+        settings.state_folder or Path(tempfile.mkdtemp(prefix="chatelaine-operator-")),
+        settings.join_endpoint,
+        leads=lambda: lead.leads,
+        changed=reactions.bundle_changed,
+    )
+    emitted = EmittedObjects(world)
+    hosts = HostRegistry(world)
+    snapshots = Snapshots(
+        world,
+        hosts,
+        emitted,
+        operator=OperatorPods(settings.namespace, dict(settings.pod_labels)),
+        bundle=lambda: pki.bundle_pem,
+        wall=time.time,
+    )
+    views = Views(world, snapshots, lead, time.time)
+    executor = Executor(
+        world,
+        hosts,
+        Recorder(kube, settings.identity, time.time),
+        emitted,
+        metrics,
+        may_write=lambda: lead.leads,
+        after_action=after_action,
+    )
+    reconciler = Reconciler(world, snapshots, executor, emitted, metrics, clock=time.monotonic, wall=time.time)
+    queue = WorkQueue(
+        reconciler.work,
+        failed=reconciler.failed,
+        clock=time.monotonic,
+        jitter=jitter,
+        workers=settings.workers,
+    )
+    coverage = Coverage(world, hosts, snapshots)
+    around = Surroundings(
+        hsm=world.hsms.typed,
+        policies=coverage.policies,
+        accounted=coverage.accounted,
+        addresses=lambda hsm: gateway_addresses(hsm, world.slices),
+        observed=reactions.observed,
+        context=pki.context,
+        renew=pki.renew,
+        clock=time.monotonic,
+        wall=time.time,
+        jitter=jitter,
+        metrics=metrics,
+    )
+    kopf = KopfWatch(lambda: kube.configuration, _deliver_to(world))
+    join = JoinEndpoint(
+        pki.authority,
+        KubeInvitations(kube, settings.namespace),
+        wall_clock=time.time,
+        monotonic=time.monotonic,
+        random_bytes=secrets.token_bytes,
+    )
+    watched = health.Watched(
+        lead=lead,
+        queue=queue,
+        kopf=kopf,
+        world=world,
+        hosts=hosts,
+        snapshots=snapshots,
+        views=views,
+        pki=pki,
+        clock=time.monotonic,
+        wall=time.time,
+    )
+    probes = Probes(health.liveness(watched), health.readiness(watched), metrics, health.gauges(watched, metrics))
+    # Those that know each other: what changes is examined, what was examined has more to be examined.
+    hosts.bind(around, views)
+    reconciler.queue = queue
+    reactions.bind(queue, world, hosts, snapshots)
+    return Parts(kube, metrics, lead, world, pki, hosts, snapshots, views, queue, kopf, join, probes)
+
+
+def _lead(settings: OperatorSettings, kube: KubePort) -> Lead:
+    if not settings.leader_election:
+        return Alone()
+    return Leadership(
+        kube,
+        settings.namespace,
+        settings.lease_name,
+        settings.identity,
+        clock=time.monotonic,
+        wall=time.time,
+        jitter=random.SystemRandom().random,
+    )
+
+
+def _deliver_to(world: World) -> Deliver:
+    """What kopf tells of our kinds goes into their caches."""
+    caches = {cache.resource.kind: cache for cache in world.kinds}
+
+    def deliver(kind: str, body: JsonObject, deleted: bool) -> None:
+        if deleted:
+            caches[kind].gone(body)
+        else:
+            caches[kind].took(body)
+
+    return deliver

@@ -1,0 +1,36 @@
+"""What a quote of a host has to cover, and which keys rightly are in its token, as far as is known now."""
+
+from __future__ import annotations
+
+from chatelaine.controller.registry import HostRegistry
+from chatelaine.controller.snapshots import Snapshots
+from chatelaine.controller.world import World
+from chatelaine.model.policy import AttestationPolicy
+
+
+class Coverage:
+    """`hosts.Surroundings.policies` and `.accounted` over the operator's pictures."""
+
+    def __init__(self, world: World, hosts: HostRegistry, snapshots: Snapshots) -> None:
+        self._world = world
+        self._hosts = hosts
+        self._snapshots = snapshots
+
+    def policies(self, name: str) -> list[AttestationPolicy]:
+        """The Hsm's own policy first, then those of claims that are, or want to be, bound there."""
+        stored, host = self._world.hsms.find(name), self._hosts.named(name)
+        if stored is None:
+            return []
+        names = [stored.index.policy, *sorted(host.extra_policies if host is not None else ())]
+        for uid in stored.index.seats:
+            claim = self._world.claim_stored(uid)
+            if claim is not None and claim.index.policy is not None:
+                names.append(claim.index.policy)
+        found = (self._world.policies.typed(policy) for policy in dict.fromkeys(names))
+        own = self._world.policies.typed(stored.index.policy)
+        return [policy for policy in found if policy is not None] if own is not None else []
+
+    def accounted(self, name: str) -> frozenset[str]:
+        """Labels of keys."""
+        view = self._snapshots.view(name)
+        return view.accounted if view is not None else frozenset()
