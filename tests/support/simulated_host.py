@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,13 +78,19 @@ class Held:
     issuer: str = ""
 
 
+Fault = Callable[[web.Request, web.Response], Awaitable[web.StreamResponse]]
+
+
 class HostAgent(AgentServer):
-    """The real agent, which can be made to answer with what it answered before."""
+    """The real agent, which can be made to answer with what it answered before, or with what `fault` makes of it."""
 
     recorded: web.Response | None = None
     replays = False
+    fault: Fault | None = None
 
-    async def _evidence(self, request: web.Request) -> web.Response:
+    async def _evidence(self, request: web.Request) -> web.StreamResponse:
+        if self.fault is not None:
+            return await self.fault(request, await super()._evidence(request))
         if self.replays and self.recorded is not None:
             return web.Response(body=self.recorded.body, content_type="application/json")
         self.recorded = await super()._evidence(request)
