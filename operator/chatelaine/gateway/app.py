@@ -7,8 +7,8 @@
     GET  /healthz /readyz /metrics
     /control/v1/…                        the operator's, see `control`
 
-Every operation: can it be recorded? what does the token say, and who holds the connection? may it? do it; may it still?
-record it; answer.
+Every operation: can it be recorded? what does the token say, and who holds the connection? may it? read the body; may
+it still? do it; may it still? record it; answer.
 """
 
 from __future__ import annotations
@@ -80,24 +80,22 @@ class GatewayApp:
 
     async def _key(self, scope: Scope, receive: Receive, send: Send, path: bytes) -> None:
         operation = _key_operation(path, scope["method"])
-        reads = operation.kind is not OperationKind.PUBLIC_KEYS
-        body = await read_body(scope, receive, MAX_BODY_BYTES) if reads else b""
         asked = Asked(operation.kind.value, connection_of(scope))
         asked.key = operation.key
-        await self._recorded(send, asked, lambda: self._use_key(scope, asked, operation, body))
+        await self._recorded(send, asked, lambda: self._use_key(scope, receive, asked, operation))
 
-    async def _use_key(self, scope: Scope, asked: Asked, operation: Operation, body: bytes) -> bytes:
+    async def _use_key(self, scope: Scope, receive: Receive, asked: Asked, operation: Operation) -> bytes:
         runtime = self._runtime
         now = moment()
         token = authenticated(runtime, scope, asked, now)
-        # Judged before the body is read, so that only who may use the key is told what is wrong with a request.
+        # Judged before the body is read: only who may use the key makes us keep one, and is told what is wrong with it.
         decision = allowed(runtime, asked, operation, token, now)
         request: operations.SignRequest | None = None
         if operation.kind is not OperationKind.PUBLIC_KEYS:
-            request = _request(operation.kind, body)
-            if request.key_version is not None:
-                operation = replace(operation, version=request.key_version)
-                decision = allowed(runtime, asked, operation, token, now)
+            request = _request(operation.kind, await read_body(scope, receive, MAX_BODY_BYTES))
+            # Judged again: a body names a version, and may have come slowly.
+            operation = replace(operation, version=request.key_version)
+            decision = allowed(runtime, asked, operation, token, moment())
         if decision.key is None:
             raise Refusal(problems.USAGE_NOT_ALLOWED)
         revision = runtime.view.revision

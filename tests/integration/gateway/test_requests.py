@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 
 import pytest
 
+from support.gateway import Client
+
 CLAIM = "checkout-hsm"
 SIGN = f"/v1/keys/payments/{CLAIM}/signing/sign"
 BODY = json.dumps({"input": "bWVzc2FnZQ=="}).encode()
+
+
+def head_of(client: Client, token: str | None = None) -> str:
+    """The head of a signing request, as far as it does not speak of the body."""
+    return f"POST {SIGN} HTTP/1.1\r\nhost: x\r\nauthorization: {client.headers(token)['authorization']}"
 
 
 @pytest.mark.parametrize(
@@ -88,18 +96,42 @@ def test_algorithm_of_another_key_type_is_refused(client):
 @pytest.mark.parametrize("length", ["1048577", "99999999999", "-1", "1e3", "0x10"])
 def test_oversized_or_odd_body_is_refused_before_it_is_read(client, length):
     with client.line() as line:
-        head = f"POST {SIGN} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}"
-        reply = line.raw("POST", head)
+        reply = line.raw("POST", f"{head_of(client)}\r\ncontent-length: {length}")
         assert reply.status in (400, 413)
         assert reply.closes
 
 
 def test_oversized_chunked_body_is_refused_while_it_is_read(client):
     with client.line() as line:
-        head = f"POST {SIGN} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked"
         chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
-        reply = line.raw("POST", head, chunk * 17)
+        reply = line.raw("POST", f"{head_of(client)}\r\ntransfer-encoding: chunked", chunk * 17)
         assert (reply.status, reply.code, reply.closes) == (413, "ERROR_BODY_TOO_LARGE", True)
+
+
+def test_body_of_who_may_not_use_the_key_is_not_waited_for(client):
+    with client.line() as line:
+        reply = line.raw("POST", f"{head_of(client, 'x')}\r\ncontent-length: 1000000")
+        assert (reply.status, reply.code, reply.closes) == (403, "ERROR_INVALID_TOKEN", True)
+
+
+def test_refusal_reaches_who_sends_a_great_body_all_the_same(client):
+    body = json.dumps({"input": base64.b64encode(b"x" * 780_000).decode()}).encode()
+    with client.line() as line:
+        reply = line.ask("POST", SIGN, body, client.headers("x"))
+        assert (reply.status, reply.code) == (403, "ERROR_INVALID_TOKEN")
+
+
+def test_claim_revoked_while_the_body_comes_is_used_no_more(client, operator):
+    with client.line() as line:
+        head = f"{head_of(client)}\r\nexpect: 100-continue\r\ncontent-length: {len(BODY)}\r\n\r\n"
+        line.socket.sendall(head.encode())
+        assert line.socket.recv(1024).startswith(b"HTTP/1.1 100 "), "allowed so far: now the body is read"
+        operator.world.verdict = "Untrusted"
+        operator.tell()
+        line.socket.sendall(BODY)
+        answer = http.client.HTTPResponse(line.socket)
+        answer.begin()
+        assert (answer.status, json.loads(answer.read())["code"]) == (403, "ERROR_INVALID_TOKEN")
 
 
 def test_a_message_of_the_greatest_size_is_signed(client):
