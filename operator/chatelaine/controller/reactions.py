@@ -196,14 +196,15 @@ class Reactions:
         if signature != before or not stamped:
             self._queue.add(hsm_key(name), fast=not standing.serves)
         if signature != before:
-            self._standing_changed(host, standing, view.seats)
+            # Also those without a seat there: who still has key versions there may wait with destroying them.
+            self._standing_changed(host, standing, {*view.seats, *self._world.claims_on(view.uid)})
         host.served = standing.serves
         self._show(name, standing)
 
-    def _standing_changed(self, host: Host, standing: Standing, seats: Iterable[str]) -> None:
-        self._claims(seats, fast=not standing.serves)
+    def _standing_changed(self, host: Host, standing: Standing, claims: Iterable[str]) -> None:
+        self._claims(claims, fast=not standing.serves)
         if standing.serves:
-            for uid in seats:
+            for uid in claims:
                 host.link.changed(uid)
         self._waiting()
 
