@@ -3,11 +3,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 # One worker a core: the integration tests start real API servers, TPMs and tokens.
-WORKERS ?= 2
+WORKERS ?= $(shell nproc)
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-17s %s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: ## install what is missing; idempotent
@@ -17,21 +17,23 @@ setup: ## install what is missing; idempotent
 test: setup static test-unit test-conformance test-integration test-faults test-fuzz ## everything; set up first
 
 .PHONY: static
-static: ## linters, types, import rules, generated files
+static: ## linters, types, import rules, generated files, manifests
 	$(PY) -m ruff check operator tests tools bench
 	$(PY) -m ruff format --check operator tests tools bench
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 	shellcheck tools/*.sh .ci/run
+	$(PY) tools/generate_crds.py --check
+	$(PY) tools/generate_reference.py --check
 	$(PY) tools/chart_check.py
 
 .PHONY: test-unit
-test-unit: ## pure rooms: examples, properties, state machines
+test-unit: ## everything that needs no other process: examples, properties, state machines
 	$(PY) -m pytest -n $(WORKERS) tests/unit
 
 .PHONY: test-conformance
 test-conformance: ## real evidence of real machines, and its mutations
-	$(PY) -m pytest -n $(WORKERS) tests/conformance
+	$(PY) -m pytest -rs -n $(WORKERS) tests/conformance
 
 .PHONY: test-integration
 test-integration: ## real API server, tokens, TPMs and processes
@@ -45,6 +47,12 @@ test-faults: ## crashes between every two actions, API faults
 test-fuzz: ## a bounded run of every parser's fuzzer
 	$(PY) -m pytest -n $(WORKERS) tests/fuzz
 
+PURE_ROOMS := model evidence appraisal release reconcile tokens
+.PHONY: coverage
+coverage: setup ## branch coverage of the pure rooms by their unit tests; a lamp, no goal
+	$(PY) -m pytest -n $(WORKERS) $(PURE_ROOMS:%=tests/unit/%) $(PURE_ROOMS:%=--cov=chatelaine.%) --cov-branch \
+	  --cov-report=term-missing:skip-covered
+
 .PHONY: demo
 demo: setup ## the whole story on real parts, in two minutes; KEEP=1 leaves it running
 	$(PY) -m tools.demo $(if $(KEEP),--keep)
@@ -54,9 +62,8 @@ bench: setup ## figures into build/bench; BENCH=name for one
 	$(PY) -m bench $(BENCH)
 
 .PHONY: generate
-generate: ## CRDs and reference pages from the code
+generate: ## CRDs (also in the chart) and reference pages from the code
 	$(PY) tools/generate_crds.py
-	mkdir -p charts/chatelaine/files/crds && cp crds/*.yaml charts/chatelaine/files/crds/
 	$(PY) tools/generate_reference.py
 
 .PHONY: lock
