@@ -15,9 +15,7 @@ from support.simulated_host import SimulatedHost, until
 @pytest.fixture
 async def proxy(cluster: OperatorCluster) -> AsyncIterator[ApiProxy]:
     pki = cluster.plane.pki
-    proxy = ApiProxy(
-        cluster.plane.kubeconfig, cluster.folder, pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt"
-    )
+    proxy = ApiProxy(cluster.kubeconfig, cluster.folder, pki / "apiserver.crt", pki / "apiserver.key")
     await proxy.start()
     yield proxy
     await proxy.stop()
@@ -31,7 +29,7 @@ async def bound_once(cluster: OperatorCluster, host: SimulatedHost, name: str = 
 
 
 async def test_conflicts_are_replayed(cluster: OperatorCluster, proxy: ApiProxy) -> None:
-    async with cluster.operator(kubeconfig=cluster.folder / "proxy.kubeconfig"):
+    async with cluster.operator(kubeconfig=proxy.kubeconfig):
         cluster.policy()
         host = await cluster.ready()
         proxy.fail(409, 6, method="PATCH", path="/hsms/")
@@ -42,7 +40,7 @@ async def test_conflicts_are_replayed(cluster: OperatorCluster, proxy: ApiProxy)
 
 
 async def test_too_many_requests_are_waited_out(cluster: OperatorCluster, proxy: ApiProxy) -> None:
-    async with cluster.operator(kubeconfig=cluster.folder / "proxy.kubeconfig"):
+    async with cluster.operator(kubeconfig=proxy.kubeconfig):
         cluster.policy()
         host = await cluster.ready()
         proxy.fail(429, 5, method="PATCH", path="/hsmclaims/", retry_after_seconds=1)
@@ -52,7 +50,7 @@ async def test_too_many_requests_are_waited_out(cluster: OperatorCluster, proxy:
 
 
 async def test_server_errors_and_lost_connections_are_tried_again(cluster: OperatorCluster, proxy: ApiProxy) -> None:
-    async with cluster.operator(kubeconfig=cluster.folder / "proxy.kubeconfig"):
+    async with cluster.operator(kubeconfig=proxy.kubeconfig):
         cluster.policy()
         host = await cluster.ready()
         proxy.fail(500, 3, method="PATCH", path="/hsms/")
@@ -63,7 +61,7 @@ async def test_server_errors_and_lost_connections_are_tried_again(cluster: Opera
 
 
 async def test_watches_that_are_cut_or_expired_are_taken_up_again(cluster: OperatorCluster, proxy: ApiProxy) -> None:
-    async with cluster.operator(kubeconfig=cluster.folder / "proxy.kubeconfig") as operator:
+    async with cluster.operator(kubeconfig=proxy.kubeconfig) as operator:
         cluster.policy()
         host = await cluster.ready()
         proxy.fail(410, 1, method="GET", path="/pods")
@@ -79,7 +77,7 @@ async def test_watches_that_are_cut_or_expired_are_taken_up_again(cluster: Opera
 
 
 async def test_a_slow_server_only_slows(cluster: OperatorCluster, proxy: ApiProxy) -> None:
-    async with cluster.operator(kubeconfig=cluster.folder / "proxy.kubeconfig"):
+    async with cluster.operator(kubeconfig=proxy.kubeconfig):
         cluster.policy()
         host = await cluster.ready()
         proxy.delay_seconds = 0.3
@@ -90,9 +88,8 @@ async def test_a_slow_server_only_slows(cluster: OperatorCluster, proxy: ApiProx
 async def test_while_the_server_is_away_gateways_stay_fresh_and_binding_waits(
     cluster: OperatorCluster, proxy: ApiProxy
 ) -> None:
-    async with cluster.operator(
-        kubeconfig=cluster.folder / "proxy.kubeconfig", leader_election=True, lease_name=cluster.prefix
-    ) as operator:
+    elected = {"leader_election": True, "lease_name": cluster.prefix}
+    async with cluster.operator(kubeconfig=proxy.kubeconfig, **elected) as operator:
         cluster.policy(freshness={"maxAgeSeconds": 6})
         host = await cluster.ready()
         cluster.claim()

@@ -1,7 +1,7 @@
 """A proxy before the API server that misbehaves on order: 409, 410, 429, cut watches, slowness, silence.
 
-It listens with TLS of its own and speaks to the real server with the caller's own credentials; write a kubeconfig
-with `kubeconfig` and give it to the process under test.
+It listens with the API server's own TLS and hands the caller's bearer token through, so the caller has its own rights
+and no others. `start` writes a kubeconfig for the process under test.
 """
 
 from __future__ import annotations
@@ -37,13 +37,18 @@ class Fault:
 
 @dataclass
 class ApiProxy:
-    """Between `kubeconfig` (with client certificates) and the server that it names."""
+    """Between whoever logs in by `source` (a kubeconfig with a token) and the server that it names.
+
+    Args:
+        source: the caller's kubeconfig.
+        folder: where the kubeconfig goes that leads here instead.
+        certificate, key: of the API server.
+    """
 
     source: Path
     folder: Path
     certificate: Path
     key: Path
-    authority: Path
     rules: list[Rule] = field(default_factory=list)
     delay_seconds: float = 0.0
     seen: Counter[str] = field(default_factory=Counter)
@@ -57,14 +62,11 @@ class ApiProxy:
     async def start(self) -> Path:
         """Listen (on the same port as before); gives the kubeconfig to use."""
         config = yaml.safe_load(self.source.read_text())
-        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        cluster = config["clusters"][0]["cluster"]
+        assert "token" in config["users"][0]["user"], "only a token can be handed through"
         self._target = cluster["server"]
-        files = {}
-        for name in ("client-certificate-data", "client-key-data"):
-            files[name] = self.folder / f"{name}.pem"
-            files[name].write_bytes(base64.b64decode(user[name]))
-        context = ssl.create_default_context(cadata=_authority_of(cluster))
-        context.load_cert_chain(files["client-certificate-data"], files["client-key-data"])
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        context = ssl.create_default_context(cadata=authority)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=context, limit=0), auto_decompress=True, trust_env=False
         )
@@ -77,7 +79,14 @@ class ApiProxy:
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=server)
         await site.start()
         self.port = self._runner.addresses[0][1]
-        return self._kubeconfig()
+        cluster["server"] = f"https://127.0.0.1:{self.port}"
+        self.kubeconfig.write_text(yaml.safe_dump(config))
+        return self.kubeconfig
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Leads to the proxy."""
+        return self.folder / "proxy.kubeconfig"
 
     async def stop(self) -> None:
         """The API server is away: connections are refused."""
@@ -112,30 +121,6 @@ class ApiProxy:
 
         self.rules.append(rule)
 
-    def _kubeconfig(self) -> Path:
-        path = self.folder / "proxy.kubeconfig"
-        path.write_text(
-            yaml.safe_dump(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "current-context": "proxy",
-                    "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
-                    "clusters": [
-                        {
-                            "name": "proxy",
-                            "cluster": {
-                                "server": f"https://127.0.0.1:{self.port}",
-                                "certificate-authority": str(self.authority),
-                            },
-                        }
-                    ],
-                    "users": [{"name": "proxy", "user": {"token": "ignored"}}],
-                }
-            )
-        )
-        return path
-
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.seen[f"{request.method} {_resource(request.path)}"] += 1
         for rule in self.rules:
@@ -146,7 +131,7 @@ class ApiProxy:
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds)
         assert self._session is not None
-        headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_HEADERS | {"authorization"}}
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_HEADERS}
         async with self._session.request(
             request.method,
             self._target + request.path_qs,
@@ -174,12 +159,6 @@ class ApiProxy:
         finally:
             self._streams.discard(task)
         return response
-
-
-def _authority_of(cluster: dict[str, str]) -> str:
-    if "certificate-authority-data" in cluster:
-        return base64.b64decode(cluster["certificate-authority-data"]).decode()
-    return Path(cluster["certificate-authority"]).read_text()
 
 
 def _resource(path: str) -> str:

@@ -17,7 +17,7 @@ from chatelaine.controller.operator import Operator
 from chatelaine.controller.settings import OperatorSettings
 from chatelaine.kube.adapter import KubeAdapter
 from chatelaine.reconcile.plan import Action, RequestEvidence, RequestIdentity
-from support.operator_cluster import SYSTEM
+from support.operator_cluster import KILLED, SYSTEM
 
 REST_SECONDS = 1.5
 """Without a write for this long (and Hsms judged) the operator counts as idle."""
@@ -35,7 +35,7 @@ async def main(kubeconfig: str, kill_after: int, idle: Path, kinds: tuple[str, .
         counting = counting or type(action).__name__ in kinds
         done += counting
         if done >= kill_after:
-            os._exit(137)
+            os._exit(KILLED)
 
     settings = OperatorSettings(
         namespace=SYSTEM, kubeconfig=Path(kubeconfig), join_listen=None, metrics_listen=None, leader_election=False

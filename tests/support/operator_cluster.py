@@ -1,6 +1,7 @@
 """A control plane of one worker's own, with an operator in it: what tests of the controller share.
 
-An operator sees all objects of its cluster, so these tests cannot share the control plane of the others.
+An operator sees all objects of its cluster, so these tests cannot share the control plane of the others. Every operator
+runs under the chart's ServiceAccount and roles; what people and controllers of a cluster do is done by `admin`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from tools.control_plane.client import ApiError
 from tools.control_plane.embedded import ControlPlane
+from tools.lab import installation
 
 from chatelaine.controller.operator import Operator
 from chatelaine.controller.settings import OperatorSettings
@@ -26,9 +28,12 @@ from chatelaine.pki.authority import Authority
 from support.control_plane import DEFINITIONS, ROOT
 from support.simulated_host import SimulatedHost, until
 
-SYSTEM = "chatelaine-system"
+SYSTEM = installation.NAMESPACE
+OPERATOR_KUBECONFIG = "operator.kubeconfig"
 API = "chatelaine.dev/v1alpha1"
 ZERO = "0" * 64
+KILLED = 137
+"""Status of an operator that ended itself as kill -9 would."""
 Json = dict[str, Any]
 
 
@@ -50,11 +55,16 @@ class OperatorCluster:
 
     # --- operators
 
+    @property
+    def kubeconfig(self) -> Path:
+        """With which operators log in: the chart's ServiceAccount, nothing more."""
+        return self.plane.directory / OPERATOR_KUBECONFIG
+
     def settings(self, **changes: Any) -> OperatorSettings:
         """Settings of an operator for tests: no election, any ports."""
         values: Json = {
             "namespace": SYSTEM,
-            "kubeconfig": self.plane.kubeconfig,
+            "kubeconfig": self.kubeconfig,
             "join_listen": None,
             "metrics_listen": None,
             "leader_election": False,
@@ -84,16 +94,19 @@ class OperatorCluster:
         Returns when it is dead, or None when it has gone idle without dying (it is ended then).
         """
         idle = self.folder / f"idle-{secrets.token_hex(4)}"
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "support.mortal_operator",
-            str(self.plane.kubeconfig), str(kill_after), str(idle), *kinds,
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"},
-            stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
+        log = idle.with_suffix(".log")
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "support.mortal_operator",
+                str(self.kubeconfig), str(kill_after), str(idle), *kinds,
+                cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"},
+                stdout=output, stderr=output,
+            )  # fmt: skip
         try:
             await until(
                 "the operator dies or rests", lambda: process.returncode is not None or idle.exists(), seconds=60
             )
+            assert process.returncode in (None, KILLED), log.read_text()
             return process.returncode
         finally:
             if process.returncode is None:
@@ -274,8 +287,11 @@ def _object(kind: str, name: str, namespace: str | None, spec: Json, labels: Jso
 
 @contextlib.contextmanager
 def operator_plane(folder: Path) -> Any:
-    """A control plane with our definitions and the operator's namespace."""
+    """A control plane with our definitions, the chart, and a kubeconfig of the operator's ServiceAccount."""
     with ControlPlane(folder, audit=True) as plane:
         plane.install_definitions(DEFINITIONS)
         plane.create_namespace(SYSTEM)
+        chart = installation.render(SYSTEM, "operator.replicas=0", "crds.enabled=false")
+        plane.kubectl("apply", "--server-side", "-f", "-", stdin=chart)
+        plane.service_account_kubeconfig(SYSTEM, installation.SERVICE_ACCOUNT, plane.directory / OPERATOR_KUBECONFIG)
         yield plane

@@ -12,14 +12,7 @@ from support.simulated_host import until
 
 
 async def test_the_chart_gives_the_operator_what_it_needs_and_no_more(cluster: OperatorCluster) -> None:
-    manifests = installation.render(installation.NAMESPACE, "operator.replicas=0", "crds.enabled=false")
-    cluster.plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifests)
-    kubeconfig = cluster.plane.service_account_kubeconfig(
-        installation.NAMESPACE, installation.SERVICE_ACCOUNT, cluster.folder / "operator.kubeconfig"
-    )
-    async with cluster.operator(
-        kubeconfig=kubeconfig, leader_election=True, lease_name="chatelaine-operator"
-    ) as operator:
+    async with cluster.operator(leader_election=True, lease_name="chatelaine-operator") as operator:
         cluster.policy()
         host = await cluster.host()
         address = machine_address()
@@ -71,6 +64,26 @@ async def test_the_chart_gives_the_operator_what_it_needs_and_no_more(cluster: O
         assert events
         for outcome in ("failed", "fault"):
             assert operator.metrics.reconciles.labels("HsmClaim", outcome)._value.get() == 0
+
+
+async def test_operators_of_these_tests_write_as_the_charts_service_account_and_are_never_refused(
+    cluster: OperatorCluster,
+) -> None:
+    async with cluster.operator(identity=f"test-{cluster.prefix}") as operator:
+        cluster.policy()
+        await cluster.ready()
+        cluster.claim()
+        await cluster.claim_is("Ready", "True")
+        await operator.queue.settled()
+    audit = cluster.plane.audit_log
+    assert audit is not None
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    ours = [line for line in lines if line.get("userAgent") == f"test-{cluster.prefix}"]
+    assert ours
+    assert {line["user"]["username"] for line in ours} == {
+        f"system:serviceaccount:{installation.NAMESPACE}:{installation.SERVICE_ACCOUNT}"
+    }
+    assert not [line["requestURI"] for line in ours if line.get("responseStatus", {}).get("code") == 403]
 
 
 def _pods(view: object) -> set[str]:
