@@ -88,12 +88,23 @@ def appraised(
     )
     return Standing(
         verdict, reason,
-        f"Fresh evidence meets AttestationPolicy {stamp.name}." if trusted else sentence(findings, findings.outcome),
+        _trusted_message(stamp.name, evidence) if trusted else sentence(findings, findings.outcome),
         serves=trusted, enrolment=enrolment, fresh=trusted, valid_until=valid_until if trusted else None,
         stamps=(stamp,), evidence_digest=round_.evidence_digest, epoch=epoch, findings=findings,
         attestation=stamped(before, attestation) if trusted else attestation,
         identity=snapshot.hsm.status.identity,
     )  # fmt: skip
+
+
+def _trusted_message(policy: str, evidence: VerifiedEvidence | AuthenticatedRefusal) -> str:
+    """An unsafe clock refutes nothing (trust rules, §1.7), but whoever looks at the host shall see it."""
+    message = f"Fresh evidence meets AttestationPolicy {policy}."
+    if isinstance(evidence, VerifiedEvidence) and not evidence.quote.safe:
+        message += (
+            " The TPM says that its clock is not safe: it lost power without an orderly shutdown, and the clock may"
+            " have gone back."
+        )
+    return message
 
 
 def refuted(snapshot: HsmSnapshot, judged: Standing, before: AttestationStatus | None) -> Standing:
