@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import ssl
 import time
 from pathlib import Path
 
@@ -42,3 +43,22 @@ def new_leaf(authority: Authority, folder: Path, server_name: str) -> ProcessLea
     leaf = ProcessLeaf(folder, server_name)
     renew(authority, leaf)
     return leaf
+
+
+def handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> tuple[bytes, bytes]:
+    """Both sides' view of the other's certificate (DER), in memory."""
+    c_in, c_out, s_in, s_out = (ssl.MemoryBIO() for _ in range(4))
+    here = client.wrap_bio(c_in, c_out, server_hostname=name)
+    there = server.wrap_bio(s_in, s_out, server_side=True)
+    done = {"here": False, "there": False}
+    for _ in range(10):
+        for side, end in (("here", here), ("there", there)):
+            try:
+                end.do_handshake()
+                done[side] = True
+            except ssl.SSLWantReadError:
+                pass
+            s_in.write(c_out.read())
+            c_in.write(s_out.read())
+    assert all(done.values())
+    return here.getpeercert(binary_form=True) or b"", there.getpeercert(binary_form=True) or b""

@@ -12,28 +12,9 @@ from chatelaine.pki.authority import BACKDATE_SECONDS
 from chatelaine.pki.errors import CertificateRefused, Flaw, KeyFileExposed, NoLeafYet
 from chatelaine.pki.files import write_once, write_whole
 from chatelaine.pki.leaf import ProcessLeaf
-from support.pki import new_authority, new_leaf, new_pair, now, renew
+from support.pki import handshake, new_authority, new_leaf, new_pair, now, renew
 
 NAME = "agent.hsm-a.chatelaine.internal"
-
-
-def handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> tuple[bytes, bytes]:
-    """Both sides' view of the other's certificate (DER), in memory."""
-    c_in, c_out, s_in, s_out = (ssl.MemoryBIO() for _ in range(4))
-    here = client.wrap_bio(c_in, c_out, server_hostname=name)
-    there = server.wrap_bio(s_in, s_out, server_side=True)
-    done = {"here": False, "there": False}
-    for _ in range(10):
-        for side, end in (("here", here), ("there", there)):
-            try:
-                end.do_handshake()
-                done[side] = True
-            except ssl.SSLWantReadError:
-                pass
-            s_in.write(c_out.read())
-            c_in.write(s_out.read())
-    assert all(done.values())
-    return here.getpeercert(binary_form=True) or b"", there.getpeercert(binary_form=True) or b""
 
 
 def test_the_key_is_private_and_stays_across_starts_and_renewals(tmp_path: Path) -> None:
