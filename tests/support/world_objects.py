@@ -6,14 +6,14 @@ import itertools
 import uuid
 from typing import Any
 
-from chatelaine.model.claim import HsmClaim
+from chatelaine.model.claim import HsmClaim, KeyVersionStatus
 from chatelaine.model.conditions import find, timestamp
 from chatelaine.model.hsm import Hsm
 from chatelaine.model.identifiers import ANNOTATION_READMIT
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.reconcile.snapshot import NamespaceFacts
 from support.world import World
-from support.world_hosts import GOOD_PCR, WorldHost
+from support.world_hosts import BAD_PCR, GOOD_PCR, WorldHost
 
 _numbers = itertools.count(1)
 ZONE = {"chatelaine.dev/zone": "eu-1"}
@@ -202,3 +202,35 @@ def stage(*hsms: str, **policy: Any) -> World:
         put_hsm(world, name)
     world.settle()
     return world
+
+
+def tamper(world: World, name: str) -> None:
+    """Change what an HSM's host has booted, and let it be found out."""
+    world.hosts[name].pcrs[7] = BAD_PCR
+    world.attest()
+    world.settle()
+
+
+def refuted(world: World) -> World:
+    """hsm-a bound, then tampered with and found out."""
+    put_claim(world, hsmRef={"name": "hsm-a"}, selector=None)
+    world.settle()
+    tamper(world, "hsm-a")
+    return world
+
+
+def verdict(world: World, name: str = "hsm-a") -> tuple[str, str]:
+    """Verdict and reason in an Hsm's status."""
+    attestation = world.hsms[name].status.attestation
+    return (attestation.verdict.value, attestation.reason) if attestation else ("", "")
+
+
+def bound_to(world: World, name: str = "checkout") -> str | None:
+    """Name of the Hsm that a claim is bound to."""
+    allocation = world.claims["payments", name].status.allocation
+    return allocation.hsm.name if allocation is not None else None
+
+
+def versions(world: World, key: str = "signing", name: str = "checkout") -> list[KeyVersionStatus]:
+    """Versions of a key in a claim's status."""
+    return next((k.versions for k in world.claims["payments", name].status.keys if k.name == key), [])
