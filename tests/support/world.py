@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from chatelaine.appraisal.appraise import selection_for
-from chatelaine.appraisal.errors import BankConflict
+from chatelaine.appraisal.appraise import selection_of
 from chatelaine.model.claim import HsmClaim, HsmClaimStatus
 from chatelaine.model.common import ObjectMeta
 from chatelaine.model.hsm import Hsm, Mode
@@ -120,16 +119,16 @@ class World:
         )
 
     def _round(self, item: Hsm, host: WorldHost, presented: Any, extra: Iterable[str]) -> EvidenceRound | None:
-        names = {item.spec.attestation.policy_ref.name, *extra}
+        names = set(extra)
         for claim in self.claims.values():
             seat = claim.status.allocation
             if seat is not None and seat.hsm.uid == item.metadata.uid and claim.spec.policy_ref is not None:
                 names.add(claim.spec.policy_ref.name)
-        specs = [self.policies[name].spec for name in sorted(names) if name in self.policies]
-        try:
-            selection = selection_for(specs) if specs else None
-        except BankConflict:
-            selection = selection_for(specs[:1])
+        own = item.spec.attestation.policy_ref.name
+        if own not in self.policies:
+            return None
+        named = [own, *sorted(names - {own})]
+        selection = selection_of([self.policies[name].spec for name in named if name in self.policies])
         if selection is None:
             return None
         evidence = host.evidence(selection)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chatelaine.appraisal.errors import BankConflict, NoPolicy
+from chatelaine.appraisal.errors import NoPolicy
 from chatelaine.appraisal.rules import (
     Accounted,
     FirmwareTable,
@@ -90,20 +90,16 @@ def pcr_rules(spec: AttestationPolicySpec) -> tuple[PcrRule, ...]:
     return tuple(PcrRule(pcrs.bank, value.index, tuple(value.any_of)) for value in ordered)
 
 
-def selection_for(policies: Sequence[AttestationPolicySpec]) -> Selection:
-    """What to ask a TPM for, so that every PCR that a policy names is quoted.
+def selection_of(policies: Sequence[AttestationPolicySpec]) -> Selection | None:
+    """PCRs that a quote must cover for all `policies`; the first one's bank decides, None without policies.
 
-    Raises:
-        NoPolicy: there is none.
-        BankConflict: they name different banks.
+    One quote covers one bank; a policy of another bank finds its PCRs missing and says so.
     """
     if not policies:
-        raise NoPolicy("no policy was given; there is nothing to ask for")
-    banks = sorted({spec.tpm.pcrs.bank for spec in policies})
-    if len(banks) > 1:
-        raise BankConflict(f"policies name different PCR banks: {', '.join(bank.value for bank in banks)}; use one")
-    indices = {value.index for spec in policies for value in spec.tpm.pcrs.values}
-    return Selection(banks[0], tuple(indices))
+        return None
+    bank = policies[0].tpm.pcrs.bank
+    indices = {value.index for spec in policies if spec.tpm.pcrs.bank is bank for value in spec.tpm.pcrs.values}
+    return Selection(bank, tuple(sorted(indices)))
 
 
 def compliance_of(policy: AttestationPolicySpec, token_model: str, firmware: str) -> frozenset[str]:

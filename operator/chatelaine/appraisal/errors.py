@@ -1,8 +1,7 @@
 """What can be wrong with a set of policies, before any evidence is judged.
 
 AppraisalError
-├── NoPolicy       nothing to judge by: nothing would hold
-└── BankConflict   two policies of one subject name different PCR banks
+└── NoPolicy   nothing to judge by: nothing would hold
 """
 
 from __future__ import annotations
@@ -14,7 +13,3 @@ class AppraisalError(ValueError):
 
 class NoPolicy(AppraisalError):
     """No policy was given. An empty set of rules never holds."""
-
-
-class BankConflict(AppraisalError):
-    """The policies of one subject name different PCR banks; a quote is over one."""

@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
+from chatelaine.appraisal.appraise import selection_of
 from chatelaine.controller.gateways import GatewayLink
 from chatelaine.controller.hosts import HostMemory, Surroundings, agent_client
 from chatelaine.controller.interrogation import (
@@ -21,7 +22,6 @@ from chatelaine.controller.interrogation import (
     enrolled_of,
     interrogate,
     present,
-    selection_of,
 )
 from chatelaine.evidence.bundle import EnrolledIdentity
 from chatelaine.evidence.errors import AttestationKeyMismatch, EvidenceError, Malformed, StatementPcrMismatch
@@ -209,7 +209,7 @@ class Prober:
             await self._remember(hsm, agent, told, spki, started)
 
     async def _evidence(self, hsm: Hsm, agent: PeerClient, spki: bytes, identity: EnrolledIdentity) -> Told | None:
-        selection = selection_of(self._around.policies(hsm.metadata.name))
+        selection = selection_of([policy.spec for policy in self._around.policies(hsm.metadata.name)])
         if selection is None:
             return None
         name = hsm.metadata.name

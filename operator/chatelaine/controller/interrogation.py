@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hmac
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,6 @@ from chatelaine.model.hsm import EnrolledIdentity as EnrolledStatus
 from chatelaine.model.hsm import TokenStatus
 from chatelaine.model.identifiers import digest_of
 from chatelaine.model.keys import KeyType
-from chatelaine.model.policy import AttestationPolicy
 from chatelaine.reconcile.snapshot import AuthenticatedRefusal, EvidenceRound, HostKeys, PresentedIdentity
 from chatelaine.wire.messages import (
     NONCE_BYTES,
@@ -68,20 +67,6 @@ class Told:
     verified: VerifiedEvidence | None
     agent_spki: bytes
     agent_not_after: int
-
-
-def selection_of(policies: Sequence[AttestationPolicy]) -> Selection | None:
-    """PCRs that a quote must cover for all `policies`; the first one's bank decides, None without policies.
-
-    One quote covers one bank; a policy of another bank finds its PCRs missing and says so.
-    """
-    if not policies:
-        return None
-    bank = policies[0].spec.tpm.pcrs.bank
-    indices = {
-        value.index for policy in policies if policy.spec.tpm.pcrs.bank is bank for value in policy.spec.tpm.pcrs.values
-    }
-    return Selection(bank, tuple(sorted(indices)))
 
 
 def enrolled_of(identity: EnrolledStatus, serial: str | None) -> EnrolledIdentity:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatelaine.appraisal.appraise import appraise, compliance_of, endorsement_finding, selection_for
+from chatelaine.appraisal.appraise import appraise, compliance_of, endorsement_finding, selection_of
 from chatelaine.appraisal.ear import EAR_PROFILE, ear_bytes, ear_claims
-from chatelaine.appraisal.errors import BankConflict, NoPolicy
+from chatelaine.appraisal.errors import NoPolicy
 from chatelaine.appraisal.rules import MAX_NAMED_KEYS, PcrRule
 from chatelaine.evidence.bundle import decode_evidence
 from chatelaine.model.identifiers import key_label
@@ -262,20 +262,24 @@ def test_every_pcr_that_a_policy_names_is_asked_for(sets):
     specs = [
         policy(pcrs={"bank": "Sha384", "values": [{"index": i, "anyOf": ["00" * 48]} for i in found]}) for found in sets
     ]
-    selection = selection_for(specs)
+    selection = selection_of(specs)
+    assert selection is not None
     assert selection.bank is Bank.SHA384
     assert set(selection.indices) == set().union(*sets)
 
 
-def test_policies_that_name_different_banks_are_refused():
-    other = policy(pcrs={"bank": "Sha384", "values": [{"index": 0, "anyOf": ["00" * 48]}]})
-    with pytest.raises(BankConflict, match="Sha256, Sha384"):
-        selection_for([policy(), other])
+def test_the_first_policys_bank_decides_and_pcrs_of_another_bank_are_not_asked_for():
+    """One quote covers one bank; the other policy then finds its PCRs missing, which refutes."""
+    other = policy(pcrs={"bank": "Sha384", "values": [{"index": 11, "anyOf": ["00" * 48]}]})
+    ours = selection_of([policy(), other])
+    theirs = selection_of([other, policy()])
+    assert ours == selection_of([policy()])
+    assert theirs is not None
+    assert (theirs.bank, theirs.indices) == (Bank.SHA384, (11,))
 
 
 def test_nothing_is_asked_for_without_a_policy():
-    with pytest.raises(NoPolicy):
-        selection_for([])
+    assert selection_of([]) is None
 
 
 @pytest.mark.parametrize(
