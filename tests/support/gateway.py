@@ -13,7 +13,6 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -46,25 +45,10 @@ from chatelaine.wire.messages import (
 )
 from support import pki
 from support.tokens import CLUSTER_ISSUER, Cluster
+from support.waiting import DEADLINE_SECONDS, eventually
 
-DEADLINE_SECONDS = 30.0
-PAUSE_SECONDS = 0.02
 POLICY = "sha256:" + "a" * 64
 EVIDENCE = "sha256:" + "b" * 64
-
-
-def eventually(
-    condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS, pause_seconds: float = PAUSE_SECONDS
-) -> Any:
-    """The first true value of `condition`, or a failure that says what was waited for."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(pause_seconds)
 
 
 @dataclass(frozen=True)
@@ -220,6 +204,15 @@ class GatewayProcess:
 
     def audit(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.state / "audit.jsonl").read_text().splitlines() if line]
+
+    def logged(self, message: str) -> list[dict[str, Any]]:
+        """Lines of the log with that message, with their facts."""
+        rows = [json.loads(row) for row in self.log.read_text().splitlines() if row.startswith("{")]
+        return [row for row in rows if row["message"] == message]
+
+    def worker_pid(self) -> int:
+        """The worker that was started last."""
+        return int([row["pid"] for row in self.logged("PKCS#11 worker") if row["kind"] == "WorkerStarted"][-1])
 
     def metric(self, name: str) -> float:
         """The sum of all samples of that name."""

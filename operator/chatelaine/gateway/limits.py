@@ -45,6 +45,9 @@ MAX_POLICIES_PER_CLAIM: Final = 8
 MAX_DEADLINE_SECONDS: Final = 86400.0
 """A view that says longer is taken as saying this."""
 
+MAX_CLAIMS_LOGGED: Final = 32
+"""Named in one line when a host falls; the others are counted."""
+
 # --- token exchange
 MAX_CSR_BYTES: Final = 8192
 MAX_FORM_FIELDS: Final = 16

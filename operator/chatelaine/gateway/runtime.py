@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from chatelaine.gateway.audit import AuditLog
 from chatelaine.gateway.client_ca import ClientCa
 from chatelaine.gateway.connections import Connection, Connections
 from chatelaine.gateway.inventory_watch import InventoryWatch
-from chatelaine.gateway.limits import CLOSE_GRACE_SECONDS, MAX_VERIFIED_TOKENS
+from chatelaine.gateway.limits import CLOSE_GRACE_SECONDS, MAX_CLAIMS_LOGGED, MAX_VERIFIED_TOKENS
 from chatelaine.gateway.metrics import Metrics
 from chatelaine.gateway.operations import KeyOperations
 from chatelaine.gateway.problems import Refusal
@@ -66,7 +67,13 @@ class Runtime:
             return
         self.metrics.revocations.inc(len(claim_uids))
         doomed = self.connections.of_claims(claim_uids)
-        log.info("claims are not served any more", why=why, claims=len(claim_uids), connections=len(doomed))
+        log.info(
+            "claims are not served any more",
+            why=why,
+            claims=len(claim_uids),
+            claim_uids=heapq.nsmallest(MAX_CLAIMS_LOGGED, claim_uids),
+            connections=len(doomed),
+        )
         if doomed:
             asyncio.get_running_loop().call_later(CLOSE_GRACE_SECONDS, self._close, doomed)
 

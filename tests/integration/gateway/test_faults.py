@@ -13,7 +13,8 @@ from tools.lab.softhsm import full_disk
 from chatelaine.gateway.audit_chain import verify
 from chatelaine.model.identifiers import key_id, service_key_label
 from support import pki
-from support.gateway import Client, GatewayProcess, Operator, eventually
+from support.gateway import Client, GatewayProcess, Operator
+from support.waiting import eventually
 
 CLAIM = "checkout-hsm"
 
@@ -91,7 +92,7 @@ def test_worker_killed_under_load_costs_only_the_calls_in_flight(scene):
         thread.start()
     try:
         eventually(lambda: statuses.count(200) > 20, "signatures flow")
-        os.kill(_worker_pid(scene.gateway), signal.SIGKILL)
+        os.kill(scene.gateway.worker_pid(), signal.SIGKILL)
         eventually(lambda: 503 in statuses, "the calls in flight fail")
         seen = len(statuses)
         eventually(lambda: statuses[seen:].count(200) > 20, "signatures flow again")
@@ -103,13 +104,6 @@ def test_worker_killed_under_load_costs_only_the_calls_in_flight(scene):
     assert scene.gateway.metric("chatelaine_gateway_worker_restarts_total") == 1
     failed = [row for row in scene.gateway.audit() if row.get("result") == "Failed"]
     assert len(failed) == statuses.count(503)
-
-
-def _worker_pid(gateway: GatewayProcess) -> int:
-    import json
-
-    rows = [json.loads(row) for row in gateway.log.read_text().splitlines() if row.startswith("{")]
-    return int([row["pid"] for row in rows if row.get("kind") == "WorkerStarted"][-1])
 
 
 def test_operations_that_cannot_be_recorded_are_not_done(scene):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import uuid
@@ -14,8 +13,9 @@ import pytest
 from chatelaine.model.identifiers import key_id, key_label
 from chatelaine.wire.messages import DestroyKey, EnsureKey, encode
 from support import pki
-from support.gateway import GatewayProcess, Line, Operator, Reply, eventually
+from support.gateway import GatewayProcess, Line, Operator, Reply
 from support.tokens import Cluster
+from support.waiting import eventually
 
 ENSURE = "/control/v1/keys/ensure"
 BOTH_HALVES = {"PRIVATE_KEY", "PUBLIC_KEY"}
@@ -49,7 +49,7 @@ def test_gateway_killed_mid_generation_makes_one_whole_pair_after_a_restart(
 ) -> None:
     label = key_label(str(uuid.uuid4()), "signing", 1)
     before = gateway.token.objects()
-    worker = worker_pid(gateway)
+    worker = gateway.worker_pid()
     with operator.line() as line:
         far_enough = progress(gateway, changes)
         order(line, EnsureKey(label=label, type=key_type, may_generate=True))
@@ -133,8 +133,3 @@ def stamps(gateway: GatewayProcess) -> dict[str, tuple[int, int]]:
             continue
         found[entry.name] = (status.st_size, status.st_mtime_ns)
     return found
-
-
-def worker_pid(gateway: GatewayProcess) -> int:
-    rows = [json.loads(row) for row in gateway.log.read_text().splitlines() if row.startswith("{")]
-    return int([row["pid"] for row in rows if row.get("kind") == "WorkerStarted"][-1])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from support.gateway import eventually
+from chatelaine.gateway.limits import MAX_CLAIMS_LOGGED
+from support.waiting import eventually
 
 CLAIM = "checkout-hsm"
 
@@ -59,6 +60,27 @@ def test_one_update_can_revoke_one_claim_and_leave_the_others(client, new_client
         assert client.sign(line, CLAIM).code == "ERROR_INVALID_TOKEN"
         eventually(line.closed_by_peer, "the revoked claim's connection is closed")
         assert kept.ask("GET", "/v1/random?bytes=1", None, other.headers()).status == 200
+
+
+@CUTS
+def test_log_names_the_claims_that_are_cut(client, operator, made_uid, cut):
+    lines = "claims are not served any more"
+    before = len(client.gateway.logged(lines))
+    cut(operator, made_uid)
+    operator.tell()
+    (line,) = client.gateway.logged(lines)[before:]
+    assert (line["why"], line["claims"], line["claim_uids"]) == ("Revoked", 1, [made_uid])
+
+
+def test_log_of_a_fallen_host_names_a_bounded_number_of_claims(operator):
+    for number in range(MAX_CLAIMS_LOGGED + 1):
+        operator.bind(f"claim-{number}", f"uid-{number:04}", make_keys=False)
+    operator.tell()
+    operator.world.verdict = "Untrusted"
+    operator.tell()
+    line = operator.gateway.logged("claims are not served any more")[-1]
+    assert line["claims"] == MAX_CLAIMS_LOGGED + 2
+    assert line["claim_uids"] == sorted(operator.world.claims)[:MAX_CLAIMS_LOGGED]
 
 
 def test_what_is_granted_and_revoked_in_one_update_is_revoked(client, operator, made_uid):
