@@ -131,7 +131,9 @@ class LiveView:
         self._by_name, self.cluster = by_name, cluster
         self.term, self.number, self._held = update.term, update.number, True
         self.revision += 1
-        self._ended = frozenset()
+        # Without trust nothing is served whose deadline could still come; `Applied` tells what was cut.
+        trusted = standing is not None and standing.verdict is Verdict.TRUSTED
+        self._ended = frozenset() if trusted else frozenset(claims)
         if _cut(standing_before, standing):
             return Applied(frozenset(before))
         return Applied(frozenset(uid for uid, old in before.items() if _lost(old, claims.get(uid))))

@@ -163,6 +163,14 @@ def test_lost_standing_or_new_epoch_revokes_every_claim(standing):
     assert view.apply(_update(2, base=1, claims=(), standing=standing), NOW).revoked == {"u1", "u2"}
 
 
+def test_what_a_lost_standing_revokes_is_told_once():
+    view = _view()
+    assert view.apply(_update(2, standing=_standing(verdict="Untrusted")), NOW).revoked == {"u1"}
+    assert view.ended(NOW) == frozenset()
+    view.apply(_update(3), NOW)
+    assert view.ended(Moment(NOW.wall, NOW.monotonic + 10**6)) == {"u1"}
+
+
 def test_renewed_standing_revokes_nothing():
     view = _view()
     later = Moment(NOW.wall + 20, 120.0)
