@@ -7,19 +7,23 @@ figure is the median of the blocks.
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, utils
-from tests.support.paper_tpm import PaperTpm
 
 from bench.report import Figure, write
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.tpm_quote import attestation_key, verify_quote
 from chatelaine.evidence.tpm_types import Selection, parse_signature
 from chatelaine.model.policy import Bank
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from support.paper_tpm import PaperTpm
 
 BLOCKS = 41
 CALLS = 400

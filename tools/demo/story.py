@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import urllib.request
+from functools import partial
 
 from tools.control_plane.processes import StartError
 from tools.demo.narrator import Narrator
@@ -54,7 +55,7 @@ def _join(stage: Stage, narrator: Narrator) -> None:
             host.start()
     with narrator.step("hosts show who they are, and wait for a person"):
         for name in HOSTS:
-            found = wait_condition(lambda n=name: stage.hsm(n), "Enrolled", "False", reason="AwaitingApproval")
+            found = wait_condition(partial(stage.hsm, name), "Enrolled", "False", reason="AwaitingApproval")
             narrator.say(f"{name}: {condition_of(found, 'Enrolled')['message']}")
 
 
@@ -63,7 +64,7 @@ def _approve(stage: Stage, narrator: Narrator) -> None:
         for name in HOSTS:
             approve(stage.control_plane, name)
         for name in HOSTS:
-            found = wait_condition(lambda n=name: stage.hsm(n), "Ready", "True")
+            found = wait_condition(partial(stage.hsm, name), "Ready", "True")
             attestation = found["status"]["attestation"]
             narrator.result(f"{name}: {attestation['verdict']}, epoch {attestation['epoch']}")
 
@@ -72,7 +73,7 @@ def _bind_and_sign(stage: Stage, narrator: Narrator) -> SigningClient:
     with narrator.step("claims bind; keys are made inside the token; the network path opens"):
         stage.apply("claims.yaml")
         for name in ("checkout", "receipts"):
-            found = wait_condition(lambda n=name: stage.claim(n), "Ready", "True")
+            found = wait_condition(partial(stage.claim, name), "Ready", "True")
             narrator.result(f"{name} is bound to {found['status']['allocation']['hsm']['name']}")
             narrator.say(f"NetworkPolicies: {', '.join(stage.network_policies(name))}")
         narrator.console.print(stage.control_plane.kubectl("get", "hsms,hsmclaims", "--all-namespaces"), markup=False)

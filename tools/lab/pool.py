@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ class Pool:
     def admit(self) -> None:
         """Approves every host that waits, and returns when all are Ready."""
         for name in self.hosts:
-            wait_condition(lambda n=name: self.hsm(n), "Enrolled", "False", reason="AwaitingApproval")
+            wait_condition(partial(self.hsm, name), "Enrolled", "False", reason="AwaitingApproval")
             approve(self.cluster, name)
         for name in self.hosts:
-            wait_condition(lambda n=name: self.hsm(n), "Ready", "True")
+            wait_condition(partial(self.hsm, name), "Ready", "True")
 
     def hsm(self, name: str) -> dict[str, Any]:
         """The Hsm object now."""
