@@ -24,7 +24,7 @@ from chatelaine.agent.errors import (
     StateDamaged,
 )
 from chatelaine.agent.evidence import EvidenceRounds, Gateway, Question
-from chatelaine.agent.watch import ALIVE_SECONDS, ChangeCounter
+from chatelaine.agent.watch import ChangeCounter
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.identifiers import OPERATOR_SERVER_NAME
 from chatelaine.model.policy import Bank
@@ -33,6 +33,8 @@ from chatelaine.pki.errors import CertificateRefused
 from chatelaine.pki.leaf import ProcessLeaf
 from chatelaine.telemetry.log import logger
 from chatelaine.wire.messages import (
+    ALIVE_SECONDS,
+    LINES_MEDIA_TYPE,
     NONCE_BYTES,
     Activated,
     Activation,
@@ -152,7 +154,7 @@ class AgentServer:
     async def _changes(self, request: web.Request) -> web.StreamResponse:
         if len(self._streams) >= MAX_STREAMS:
             raise Refused(429, "TooManyStreams", f"at most {MAX_STREAMS} change streams")
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+        response = web.StreamResponse(headers={"Content-Type": LINES_MEDIA_TYPE, "Cache-Control": "no-store"})
         await response.prepare(request)
         stream = asyncio.create_task(self._tell(request, response))
         self._streams.add(stream)

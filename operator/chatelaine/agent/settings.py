@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chatelaine.agent.tpm_kinds import AkKind, EkKind
-from chatelaine.agent.watch import ALIVE_SECONDS, POLL_SECONDS
+from chatelaine.agent.watch import POLL_SECONDS
+from chatelaine.wire.messages import ALIVE_SECONDS
 
 
 class AttesterKind(enum.StrEnum):

@@ -14,16 +14,13 @@ from typing import Final
 from chatelaine.agent.attester import Attester, TpmMarker
 from chatelaine.agent.errors import AttesterError
 from chatelaine.telemetry.log import logger
-from chatelaine.wire.messages import Change, ChangeKind
+from chatelaine.wire.messages import ALIVE_SECONDS, SILENCE_SECONDS, Change, ChangeKind
 from chatelaine.wire.peer import PeerClient, PeerError
 
 log = logger(__name__)
 
 POLL_SECONDS: Final = 0.1
 """Default interval of asking the TPM: a tenth of the second in which an honest agent's change is acted on."""
-ALIVE_SECONDS: Final = 2.0
-"""A listener hears something at least this often; it gives up after five seconds of silence."""
-GATEWAY_SILENCE_SECONDS: Final = 15.0
 _BACK_OFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 _LOCAL_CHANGES: Final = "/local/v1/changes"
 
@@ -108,7 +105,7 @@ async def watch_gateway(client: PeerClient, counter: ChangeCounter) -> None:
     while True:
         try:
             last: int | None = None
-            async for change in client.lines(_LOCAL_CHANGES, Change, silence_seconds=GATEWAY_SILENCE_SECONDS):
+            async for change in client.lines(_LOCAL_CHANGES, Change, silence_seconds=SILENCE_SECONDS):
                 if not there:
                     log.info("the gateway is back")
                     counter.announce(ChangeKind.GATEWAY)

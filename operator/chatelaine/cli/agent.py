@@ -12,10 +12,11 @@ import typer
 from chatelaine.agent.errors import AgentError
 from chatelaine.agent.settings import AgentSettings, AttesterKind
 from chatelaine.agent.tpm_kinds import AkKind, EkKind
-from chatelaine.agent.watch import ALIVE_SECONDS, POLL_SECONDS
+from chatelaine.agent.watch import POLL_SECONDS
 from chatelaine.cli.listen import parse_listen
 from chatelaine.pki.errors import PkiError
 from chatelaine.telemetry.log import configure
+from chatelaine.wire.messages import ALIVE_SECONDS
 
 app = typer.Typer(add_completion=False, help="Answer for this host's TPM and HSM.")
 
@@ -37,7 +38,7 @@ def agent(
     ak: Annotated[AkKind, typer.Option(help="Attestation key to make.")] = AkKind.ECC_P256,
     poll_seconds: Annotated[float, typer.Option(min=0.01, max=5.0, help="How often the TPM is asked.")] = POLL_SECONDS,
     alive_seconds: Annotated[
-        float, typer.Option(min=0.1, max=5.0, help="Longest silence on a stream.")
+        float, typer.Option(min=0.1, max=ALIVE_SECONDS, help="Longest silence on a stream.")
     ] = ALIVE_SECONDS,
     ready_file: Annotated[Path | None, typer.Option(help="Written once the agent listens.")] = None,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",

@@ -32,11 +32,9 @@ from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile.enrolment import same
 from chatelaine.reconcile.snapshot import EvidenceRound, HostKeys
 from chatelaine.telemetry.log import logger
-from chatelaine.wire.messages import Change, ChangeKind
+from chatelaine.wire.messages import SILENCE_SECONDS, Change, ChangeKind
 from chatelaine.wire.peer import PeerClient, PeerError, PeerMalformed, PeerNotAuthenticated
 
-SILENCE_SECONDS: Final = 15.0
-"""Agents say `Alive` every five seconds."""
 FIRST_PAUSE_SECONDS: Final = 0.25
 LONGEST_PAUSE_SECONDS: Final = 10.0
 LEAST_GAP_SECONDS: Final = 0.02

@@ -10,7 +10,7 @@ from chatelaine.gateway.connections import Connection
 from chatelaine.gateway.problems import Refusal
 from chatelaine.gateway.protocol import EXTENSION, cycle_of, write_answer
 from chatelaine.wire.errors import MessageMalformed, VersionNotSupported
-from chatelaine.wire.messages import Message, decode
+from chatelaine.wire.messages import LINES_MEDIA_TYPE, Message, decode
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -19,7 +19,7 @@ Send = Callable[[Event], Awaitable[None]]
 M = TypeVar("M", bound=Message)
 
 JSON: Final = b"application/json"
-LINES: Final = (b"content-type", b"application/jsonl")
+LINES: Final = (b"content-type", LINES_MEDIA_TYPE.encode())
 NO_STORE: Final = (b"cache-control", b"no-store")
 
 

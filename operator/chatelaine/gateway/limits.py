@@ -58,7 +58,6 @@ CLIENT_CA_RENEW_SECONDS: Final = 30 * 86400
 """A client CA with less than this left is replaced at the next start."""
 
 # --- changes told to the agent
-ALIVE_SECONDS: Final = 5.0
 INVENTORY_POLL_SECONDS: Final = 0.5
 INVENTORY_POLL_SHARE: Final = 20
 """Polling takes at most one part in this many of the token's time."""

@@ -28,12 +28,12 @@ from chatelaine.gateway.http import (
     read_body,
     require_method,
 )
-from chatelaine.gateway.limits import ALIVE_SECONDS, MAX_BODY_BYTES
+from chatelaine.gateway.limits import MAX_BODY_BYTES
 from chatelaine.gateway.problems import Refusal
 from chatelaine.gateway.runtime import Runtime, refusal_of
 from chatelaine.gateway.service import statement
 from chatelaine.pkcs11.errors import HsmError
-from chatelaine.wire.messages import Change, ChangeKind, StatementRequest, encode
+from chatelaine.wire.messages import ALIVE_SECONDS, Change, ChangeKind, StatementRequest, encode
 
 
 class LocalApp:

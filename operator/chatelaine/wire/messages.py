@@ -10,7 +10,7 @@ Agent (server name `agent.<host>.chatelaine.internal`, only the operator's certi
     GET  /v1/identity                 -> HostIdentity
     POST /v1/activate    Activation   -> Activated
     POST /v1/evidence    EvidenceRequest -> EvidenceResponse
-    GET  /v1/changes                  -> lines of Change, one JSON object a line, at least one `Alive` every 5 s
+    GET  /v1/changes                  -> lines of Change, one JSON object a line
     POST /v1/leaf/request             -> LeafRequest
     PUT  /v1/leaf        Leaf         -> empty
 
@@ -52,6 +52,11 @@ MAX_CONTROL_BODY_BYTES: Final = 8 * 1024 * 1024
 MAX_EVIDENCE_BODY_BYTES: Final = 4 * 1024 * 1024
 MAX_JOIN_BODY_BYTES: Final = 64 * 1024
 NONCE_BYTES: Final = 32
+LINES_MEDIA_TYPE: Final = "application/jsonl"
+ALIVE_SECONDS: Final = 5.0
+"""A change stream says something at least this often."""
+SILENCE_SECONDS: Final = 3 * ALIVE_SECONDS
+"""Whoever hears nothing of a change stream for so long asks anew."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

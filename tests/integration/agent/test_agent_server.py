@@ -28,6 +28,7 @@ from chatelaine.model.policy import Bank
 from chatelaine.pki.authority import Authority
 from chatelaine.pki.leaf import ProcessLeaf
 from chatelaine.wire.messages import (
+    LINES_MEDIA_TYPE,
     Activated,
     Activation,
     Change,
@@ -362,6 +363,16 @@ async def test_a_tpm_that_is_gone_is_told_and_gives_no_evidence(operator: PeerCl
     world.tpm.start()
     await heard(changes, ChangeKind.PCR)
     await operator.call("POST", "/v1/evidence", question(bytes(32)), EvidenceResponse)
+
+
+async def test_a_change_stream_is_of_the_type_of_all_our_streams(world: World) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(
+            f"https://127.0.0.1:{world.port}/v1/changes", ssl=world.operator.client_context(), server_hostname=NAME
+        ) as response,
+    ):
+        assert response.content_type == LINES_MEDIA_TYPE
 
 
 async def test_more_change_streams_than_allowed_are_refused(world: World) -> None:
