@@ -1,25 +1,5 @@
-"""One control plane for all controller tests of a worker; each test gets a clean part of it."""
+"""Tests in this folder run operators."""
 
-from __future__ import annotations
+from support.operator_fixtures import cluster, plane
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
-import pytest
-from tools.control_plane.embedded import ControlPlane
-
-from support.operator_cluster import OperatorCluster, operator_plane
-
-
-@pytest.fixture(scope="session")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    with operator_plane(tmp_path_factory.mktemp("operator-plane")) as started:
-        yield started
-
-
-@pytest.fixture
-async def cluster(plane: ControlPlane, tmp_path: Path) -> AsyncIterator[OperatorCluster]:
-    cluster = OperatorCluster(plane, tmp_path)
-    plane.create_namespace(cluster.namespace)
-    yield cluster
-    await cluster.clean()
+__all__ = ["cluster", "plane"]

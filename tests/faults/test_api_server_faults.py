@@ -9,7 +9,8 @@ import pytest
 
 from support.api_proxy import ApiProxy
 from support.operator_cluster import OperatorCluster, condition_of
-from support.simulated_host import SimulatedHost, until
+from support.simulated_host import SimulatedHost
+from support.waiting import until
 
 
 @pytest.fixture

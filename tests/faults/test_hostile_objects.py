@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 from support.operator_cluster import API, OperatorCluster, condition_of
-from support.simulated_host import until
+from support.waiting import until
 
 
 async def test_forged_allocation_in_a_claims_status_is_not_served(cluster: OperatorCluster) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from support.operator_cluster import API, OperatorCluster
-from support.simulated_host import SimulatedHost, until
+from support.simulated_host import SimulatedHost
+from support.waiting import until
 
 MOST = 40
 """More writes than any of these stories takes: a run that never rests is a fault too."""

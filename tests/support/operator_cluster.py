@@ -26,7 +26,8 @@ from chatelaine.controller.settings import OperatorSettings
 from chatelaine.kube.adapter import KubeAdapter
 from chatelaine.pki.authority import Authority
 from support.control_plane import DEFINITIONS, ROOT
-from support.simulated_host import SimulatedHost, until
+from support.simulated_host import SimulatedHost
+from support.waiting import until
 
 SYSTEM = installation.NAMESPACE
 OPERATOR_KUBECONFIG = "operator.kubeconfig"

@@ -6,7 +6,6 @@ The world is in `tpm`, `gateway` and `held`; tests change it as a host's owner, 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 import time
@@ -255,17 +254,3 @@ def _leaf(authority: Authority, folder: Path, name: str, lifetime_seconds: int) 
     )
     leaf.install(issued.chain_pem, authority.bundle_pem, now)
     return leaf
-
-
-async def until(what: str, holds: object, *, seconds: float = 30.0) -> object:
-    """Wait for a condition: a callable that gives something true. Its value is returned."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = holds()  # type: ignore[operator]  # a zero-argument callable
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"did not come true within {seconds} s: {what}")
-        await asyncio.sleep(0.02)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from support.operator_cluster import OperatorCluster, condition_of
-from support.simulated_host import SimulatedHost, until
+from support.simulated_host import SimulatedHost
+from support.waiting import until
 
 UNSAFE = "The TPM says that its clock is not safe"
 

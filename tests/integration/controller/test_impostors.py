@@ -7,7 +7,8 @@ import time
 
 from chatelaine.model.identifiers import digest_of
 from support.operator_cluster import OperatorCluster, condition_of
-from support.simulated_host import SimulatedHost, until
+from support.simulated_host import SimulatedHost
+from support.waiting import until
 
 HOUR_SECONDS = 3600
 """Left of a leaf that is due: they are renewed when a third of a day is left."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from support.operator_cluster import API, OperatorCluster, condition_of
-from support.simulated_host import until
+from support.waiting import until
 
 
 async def test_a_host_waits_for_approval_and_then_serves(cluster: OperatorCluster) -> None:

@@ -8,7 +8,7 @@ from tools.lab import installation
 from tools.lab.network import machine_address
 
 from support.operator_cluster import OperatorCluster
-from support.simulated_host import until
+from support.waiting import until
 
 
 async def test_the_chart_gives_the_operator_what_it_needs_and_no_more(cluster: OperatorCluster) -> None:

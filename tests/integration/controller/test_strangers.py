@@ -20,7 +20,8 @@ from chatelaine.wire.messages import (
 from chatelaine.wire.serve import answer
 from support.operator_cluster import OperatorCluster, condition_of
 from support.pki import new_authority
-from support.simulated_host import Fault, HostGateway, SimulatedHost, until
+from support.simulated_host import Fault, HostGateway, SimulatedHost
+from support.waiting import until
 
 
 async def expect_dropped(cluster: OperatorCluster, host: SimulatedHost, reason: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from chatelaine.controller.leadership import MAX_TOLD_TERM
 from support.operator_cluster import SYSTEM, OperatorCluster, condition_of
-from support.simulated_host import SimulatedHost, until
+from support.simulated_host import SimulatedHost
+from support.waiting import until
 
 LEASE = ("coordination.k8s.io/v1", "Lease")
 

@@ -15,7 +15,7 @@ from chatelaine.evidence.hsm_statement import verify_statement
 from chatelaine.evidence.inventory import decode_inventory, inventory_digest
 from chatelaine.model.identifiers import key_label
 from chatelaine.wire.messages import DestroyKey, EnsureKey, StatementRequest, encode
-from support.gateway import eventually
+from support.waiting import eventually
 
 NONCE = bytes(range(32))
 PCRS = bytes(32)

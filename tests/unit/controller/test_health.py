@@ -30,7 +30,7 @@ from chatelaine.model.identifiers import OPERATOR_SERVER_NAME
 from chatelaine.pki.authority import Authority
 from chatelaine.telemetry.metrics import OperatorMetrics
 from support.quiet_server import QuietServer
-from support.simulated_host import until
+from support.waiting import until
 
 INTERVAL_SECONDS = 10
 NOW = 1_800_000_000.0
