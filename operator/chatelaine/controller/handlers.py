@@ -103,10 +103,46 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
+class _Stop:
+    """A stop that kopf can wait for without a thread of its own: one that waits would outlive a kopf that fails, and
+    keep its loop from ending for ever.
+    """
+
+    def __init__(self) -> None:
+        self._set = threading.Event()
+        self._inner: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def is_set(self) -> bool:
+        """Was it said?"""
+        return self._set.is_set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for it, but no longer than that."""
+        self._set.wait(seconds)
+
+    def set(self) -> None:
+        """Say it, from any thread."""
+        self._set.set()
+        inner = self._inner
+        if inner is not None:
+            try:
+                inner[0].call_soon_threadsafe(inner[1].set)
+            except RuntimeError:
+                logging.getLogger(__name__).debug("kopf's loop has ended")
+
+    def flag(self) -> asyncio.Event:
+        """For the loop that runs now."""
+        event = asyncio.Event()
+        self._inner = (asyncio.get_running_loop(), event)
+        if self._set.is_set():
+            event.set()
+        return event
+
+
 class _Crossing:
     """Events on their way from kopf's thread to our loop. A loop is woken once for all that wait, in their order."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, stop: threading.Event, deliver: Deliver) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, stop: _Stop, deliver: Deliver) -> None:
         self._loop = loop
         self._stop = stop
         self._deliver = deliver
@@ -160,7 +196,7 @@ class KopfWatch:
         """Begin to watch, with a first event for every object there is. Call in the running loop."""
         if self.runs:
             return
-        self._stop = threading.Event()
+        self._stop = _Stop()
         loop, stop = asyncio.get_running_loop(), self._stop
         self._thread = threading.Thread(target=self._run, args=(loop, stop), name="kopf", daemon=True)
         self._thread.start()
@@ -172,7 +208,7 @@ class KopfWatch:
         if thread is not None:
             await asyncio.to_thread(thread.join, STOP_SECONDS)
 
-    def _run(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, stop: _Stop) -> None:
         while not stop.is_set():
             registry = self._registry(loop, stop)
             try:
@@ -181,7 +217,7 @@ class KopfWatch:
                 _log.exception("kopf ended", error)
             stop.wait(RESTART_SECONDS)
 
-    def _registry(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> kopf.OperatorRegistry:
+    def _registry(self, loop: asyncio.AbstractEventLoop, stop: _Stop) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
 
         @kopf.on.login(registry=registry)
@@ -200,9 +236,11 @@ class KopfWatch:
             crossing.put(kind, dict(event["object"]), event["type"] == "DELETED")
 
 
-async def _operate(registry: kopf.OperatorRegistry, stop: threading.Event) -> None:
+async def _operate(registry: kopf.OperatorRegistry, stop: _Stop) -> None:
     try:
-        await kopf.operator(registry=registry, settings=settings(), standalone=True, clusterwide=True, stop_flag=stop)
+        await kopf.operator(
+            registry=registry, settings=settings(), standalone=True, clusterwide=True, stop_flag=stop.flag()
+        )
     finally:
         # Its connections close in later turns of the loop, which would end with this coroutine.
         await asyncio.sleep(CLOSE_SECONDS)
