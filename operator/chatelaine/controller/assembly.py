@@ -6,12 +6,14 @@ import random
 import secrets
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from chatelaine.controller import health
 from chatelaine.controller.addresses import gateway_addresses
 from chatelaine.controller.coverage import Coverage
+from chatelaine.controller.echoes import Echoes
 from chatelaine.controller.emitted import EmittedObjects
 from chatelaine.controller.events import Recorder
 from chatelaine.controller.executor import AfterAction, Executor
@@ -30,7 +32,9 @@ from chatelaine.controller.snapshots import Snapshots
 from chatelaine.controller.source import Views
 from chatelaine.controller.world import World
 from chatelaine.kube.adapter import KubeAdapter
-from chatelaine.kube.port import JsonObject, KubePort, ObjectKey
+from chatelaine.kube.observed import ObservedKube, Write
+from chatelaine.kube.port import OWN_KINDS, JsonObject, KubePort, ObjectKey
+from chatelaine.kube.watch import version_of
 from chatelaine.reconcile.snapshot import OperatorPods
 from chatelaine.telemetry.metrics import OperatorMetrics
 
@@ -49,14 +53,17 @@ class Parts:
     views: Views
     queue: WorkQueue[ObjectKey]
     kopf: KopfWatch
+    echoes: Echoes
     join: JoinEndpoint
     probes: Probes
 
 
-def assemble(settings: OperatorSettings, kube: KubeAdapter, after_action: AfterAction) -> Parts:
+def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: AfterAction) -> Parts:
     """All parts, each over those above it; at the end those that know each other are told so."""
     jitter = random.SystemRandom().random
     metrics = OperatorMetrics()
+    echoes = Echoes(OWN_KINDS, time.monotonic)
+    kube = ObservedKube(adapter, _note_in(metrics, echoes))
     lead = _lead(settings, kube)
     reactions = Reactions(metrics, time.monotonic)
     world = World(kube, reactions, time.monotonic)
@@ -110,7 +117,7 @@ def assemble(settings: OperatorSettings, kube: KubeAdapter, after_action: AfterA
         jitter=jitter,
         metrics=metrics,
     )
-    kopf = KopfWatch(lambda: kube.configuration, _deliver_to(world))
+    kopf = KopfWatch(lambda: adapter.configuration, _deliver_to(world, echoes), time.monotonic)
     join = JoinEndpoint(
         pki.authority,
         KubeInvitations(kube, settings.namespace),
@@ -122,6 +129,7 @@ def assemble(settings: OperatorSettings, kube: KubeAdapter, after_action: AfterA
         lead=lead,
         queue=queue,
         kopf=kopf,
+        echoes=echoes,
         world=world,
         hosts=hosts,
         snapshots=snapshots,
@@ -135,7 +143,7 @@ def assemble(settings: OperatorSettings, kube: KubeAdapter, after_action: AfterA
     hosts.bind(around, views)
     reconciler.queue = queue
     reactions.bind(queue, world, hosts, snapshots)
-    return Parts(kube, metrics, lead, world, pki, hosts, snapshots, views, queue, kopf, join, probes)
+    return Parts(kube, metrics, lead, world, pki, hosts, snapshots, views, queue, kopf, echoes, join, probes)
 
 
 def _lead(settings: OperatorSettings, kube: KubePort) -> Lead:
@@ -152,11 +160,24 @@ def _lead(settings: OperatorSettings, kube: KubePort) -> Lead:
     )
 
 
-def _deliver_to(world: World) -> Deliver:
+def _note_in(metrics: OperatorMetrics, echoes: Echoes) -> Callable[[Write], None]:
+    """What is written is counted; what is written of our kinds has to come back as an event."""
+
+    def wrote(write: Write) -> None:
+        where = f"{write.resource.plural}/{write.subresource}" if write.subresource else write.resource.plural
+        metrics.writes.labels(write.verb, where, write.result).inc()
+        if write.answer is not None and write.resource.kind in OWN_KINDS:
+            echoes.exists(write.resource.kind, version_of(write.answer))
+
+    return wrote
+
+
+def _deliver_to(world: World, echoes: Echoes) -> Deliver:
     """What kopf tells of our kinds goes into their caches."""
     caches = {cache.resource.kind: cache for cache in world.kinds}
 
     def deliver(kind: str, body: JsonObject, deleted: bool) -> None:
+        echoes.heard(kind, version_of(body))
         if deleted:
             caches[kind].gone(body)
         else:

@@ -25,7 +25,6 @@ M = TypeVar("M", bound=Model)
 I = TypeVar("I")  # noqa: E741 - the index of one object
 
 PAGE: Final = 1000
-LONGEST_NAME_LIST: Final = 100_000
 
 _log = logger(__name__)
 _decode = msgspec.json.Decoder(type=dict).decode
@@ -177,15 +176,18 @@ class KindCache(Generic[M, I]):
         self.complete.clear()
         self._awaited = None
 
-    async def sweep(self, kube: KubePort) -> None:
+    async def sweep(self, kube: KubePort) -> tuple[int, int]:
         """Compare with a list of names: forget what vanished unseen, wait for what has not arrived yet.
 
         Completeness is declared when every object of the list has arrived.
 
+        Returns:
+            resourceVersion of the newest object of the list (0: it is empty), and of the list.
+
         Raises:
             KubeError: the list could not be read.
         """
-        token, at = "", 0
+        token, newest, at = "", 0, 0
         listed: dict[Key, str] = {}
         selection = Selection(self.resource, metadata_only=True)
         while True:
@@ -194,6 +196,7 @@ class KindCache(Generic[M, I]):
             for item in page.items:
                 meta = metadata_of(item)
                 listed[(str(meta.get("namespace") or ""), str(meta["name"]))] = str(meta["uid"])
+                newest = max(newest, version_of(item))
             token = page.continue_token
             if not token:
                 break
@@ -205,6 +208,7 @@ class KindCache(Generic[M, I]):
             key: uid for key, uid in listed.items() if key not in self._objects or self._objects[key].uid != uid
         }
         self._check()
+        return newest, at
 
     def _arrived(self, key: Key, uid: str) -> None:
         if self._awaited is not None and self._awaited.get(key) == uid:

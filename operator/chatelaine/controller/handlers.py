@@ -179,12 +179,16 @@ class KopfWatch:
     Args:
         configuration: gives the official client's current configuration; asked at every login.
         deliver: gets the events, in the loop that calls `start`.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, configuration: Callable[[], Any], deliver: Deliver) -> None:
+    def __init__(self, configuration: Callable[[], Any], deliver: Deliver, clock: Callable[[], float]) -> None:
         self._configuration = configuration
         self._deliver = deliver
-        self._stop = threading.Event()
+        self._clock = clock
+        self.ended_at: float | None = None
+        """When kopf last ended although nobody stopped it; it is started anew each time."""
+        self._stop = _Stop()
         self._thread: threading.Thread | None = None
 
     @property
@@ -215,6 +219,8 @@ class KopfWatch:
                 uvloop.run(_operate(registry, stop))
             except Exception as error:  # noqa: BLE001 - whatever ends kopf, watching must go on
                 _log.exception("kopf ended", error)
+            if not stop.is_set():
+                self.ended_at = self._clock()
             stop.wait(RESTART_SECONDS)
 
     def _registry(self, loop: asyncio.AbstractEventLoop, stop: _Stop) -> kopf.OperatorRegistry:

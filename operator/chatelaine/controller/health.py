@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from chatelaine.controller.echoes import Echoes
 from chatelaine.controller.handlers import KopfWatch
 from chatelaine.controller.leadership import Lead
 from chatelaine.controller.pki import ClusterPki
-from chatelaine.controller.probes import QUEUE_STUCK_SECONDS, WATCH_STALE_SECONDS, Check
+from chatelaine.controller.probes import (
+    ECHO_LATE_SECONDS,
+    KOPF_STEADY_SECONDS,
+    QUEUE_STUCK_SECONDS,
+    WATCH_STALE_SECONDS,
+    Check,
+)
 from chatelaine.controller.queue import WorkQueue
 from chatelaine.controller.registry import HostRegistry
 from chatelaine.controller.snapshots import Snapshots
@@ -26,6 +33,7 @@ class Watched:
     lead: Lead
     queue: WorkQueue[ObjectKey]
     kopf: KopfWatch
+    echoes: Echoes
     world: World
     hosts: HostRegistry
     snapshots: Snapshots
@@ -44,6 +52,7 @@ def readiness(watched: Watched) -> Mapping[str, Check]:
     """What keeps this process from knowing how things are."""
     return {
         "watches": lambda: _watches(watched),
+        "kinds": lambda: _kinds(watched),
         "verdicts": lambda: _verdicts(watched),
         "certificates": lambda: None if watched.pki.context() is not None else "no certificate of our own yet",
     }
@@ -70,6 +79,22 @@ def _watches(watched: Watched) -> str | None:
             return f"{watch.plural}: no complete list yet"
         if silent > WATCH_STALE_SECONDS:
             return f"{watch.plural}: not heard for {silent:.0f} s"
+    return None
+
+
+def _kinds(watched: Watched) -> str | None:
+    """Of our own kinds, which only the leader watches."""
+    if not watched.lead.leads:
+        return None
+    ended = watched.kopf.ended_at
+    if ended is not None and watched.clock() - ended < KOPF_STEADY_SECONDS:
+        return f"kopf ended {watched.clock() - ended:.0f} s ago"
+    for kind in watched.world.kinds:
+        late = watched.echoes.late_seconds(kind.resource.kind)
+        if not kind.complete.is_set():
+            return f"{kind.resource.plural}: no complete picture yet"
+        if late > ECHO_LATE_SECONDS:
+            return f"{kind.resource.plural}: what is known to have changed was not told for {late:.0f} s"
     return None
 
 
@@ -104,6 +129,7 @@ def gauges(watched: Watched, metrics: OperatorMetrics) -> Callable[[], None]:
             metrics.watch_silence.labels(watch.plural).set(watch.silent_seconds or 0.0)
         for cache in watched.world.kinds:
             metrics.objects.labels(cache.resource.kind).set(len(cache))
+            metrics.watch_late.labels(cache.resource.plural).set(watched.echoes.late_seconds(cache.resource.kind))
         now = watched.wall()
         for host in watched.hosts.all():
             view = watched.snapshots.view(host.memory.name)

@@ -10,11 +10,12 @@ import asyncio
 import functools
 import random
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from chatelaine.controller.assembly import assemble
+from chatelaine.controller.cache import KindCache
 from chatelaine.controller.executor import AfterAction
 from chatelaine.controller.handlers import quiet_kopf
 from chatelaine.controller.reactions import claim_key, hsm_key, policy_key
@@ -48,6 +49,7 @@ class Operator:
         self._lead = parts.lead
         self._pki = parts.pki
         self._views = parts.views
+        self._echoes = parts.echoes
         self._join = parts.join
         self._probes = parts.probes
         self._random = random.SystemRandom()
@@ -76,6 +78,7 @@ class Operator:
         """See `leadership.Duties`."""
         for kind in self.world.kinds:
             kind.begin()
+        self._echoes.begin()
         self.kopf.start()
         self._resting.clear()
         self._leading.set()
@@ -146,12 +149,16 @@ class Operator:
         while True:
             await self._leading.wait()
             for kind in self.world.kinds:
-                await self._until(functools.partial(kind.sweep, self._kube), kind.resource.plural)
+                await self._until(functools.partial(self._sweep_one, kind), kind.resource.plural)
             try:
                 async with asyncio.timeout(SWEEP_SECONDS):
                     await self._resting.wait()
             except TimeoutError:
                 pass
+
+    async def _sweep_one(self, kind: KindCache[Any, Any]) -> None:
+        newest, at = await kind.sweep(self._kube)
+        self._echoes.listed(kind.resource.kind, newest, at)
 
     async def _work(self) -> None:
         """The queue runs once the picture is complete; nothing may be concluded from absence before."""

@@ -17,6 +17,10 @@ from chatelaine.telemetry.metrics import OperatorMetrics
 QUEUE_STUCK_SECONDS: Final = 120.0
 WATCH_STALE_SECONDS: Final = 180.0
 """Bookmarks come every minute."""
+ECHO_LATE_SECONDS: Final = 60.0
+"""What we wrote ourselves comes back within a second; in the worst storm of events, within some ten."""
+KOPF_STEADY_SECONDS: Final = 30.0
+"""kopf is believed again when it has not ended for so long."""
 
 Check = Callable[[], str | None]
 """None, or what is wrong."""

@@ -23,6 +23,9 @@ class OperatorMetrics:
         )
         self.actions = self._counter("actions", "Actions of plans.", "action", "result")
         self.watch_silence = self._gauge("watch_silence_seconds", "Since when a watch was not heard.", "resource")
+        self.watch_late = self._gauge(
+            "watch_late_seconds", "For how long a change that is known of was not told by its watch.", "resource"
+        )
         self.leading = self._gauge("leading", "1 while this process leads.")
         self.term = self._gauge("term", "Number of the current (or last) time of leading.")
         self.outranked = self._counter(

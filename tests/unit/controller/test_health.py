@@ -12,19 +12,26 @@ import aiohttp
 import pytest
 
 from chatelaine.controller import health
+from chatelaine.controller.echoes import Echoes
 from chatelaine.controller.emitted import EmittedObjects
 from chatelaine.controller.handlers import KopfWatch
 from chatelaine.controller.hosts import Surroundings
 from chatelaine.controller.leadership import Alone
 from chatelaine.controller.pki import ClusterPki
-from chatelaine.controller.probes import QUEUE_STUCK_SECONDS, WATCH_STALE_SECONDS, Probes
+from chatelaine.controller.probes import (
+    ECHO_LATE_SECONDS,
+    KOPF_STEADY_SECONDS,
+    QUEUE_STUCK_SECONDS,
+    WATCH_STALE_SECONDS,
+    Probes,
+)
 from chatelaine.controller.queue import WorkQueue
 from chatelaine.controller.reactions import Reactions, hsm_key
 from chatelaine.controller.registry import HostRegistry
 from chatelaine.controller.snapshots import Snapshots
 from chatelaine.controller.source import Views
 from chatelaine.controller.world import World
-from chatelaine.kube.port import ObjectKey
+from chatelaine.kube.port import OWN_KINDS, ObjectKey
 from chatelaine.model.conditions import timestamp
 from chatelaine.model.identifiers import OPERATOR_SERVER_NAME
 from chatelaine.pki.authority import Authority
@@ -33,6 +40,7 @@ from support.quiet_server import QuietServer
 from support.waiting import until
 
 INTERVAL_SECONDS = 10
+VALID_SECONDS = 600
 NOW = 1_800_000_000.0
 
 
@@ -112,9 +120,10 @@ class Subject:
         )  # fmt: skip
         self.hosts.bind(around, self.views)
         reactions.bind(self.queue, self.world, self.hosts, self.snapshots)
-        self.kopf = KopfWatch(lambda: None, lambda *_: None)
+        self.kopf = KopfWatch(lambda: None, lambda *_: None, clock)
+        self.echoes = Echoes(OWN_KINDS, clock)
         self.watched = health.Watched(
-            lead=self.lead, queue=self.queue, kopf=self.kopf, world=self.world, hosts=self.hosts,
+            lead=self.lead, queue=self.queue, kopf=self.kopf, echoes=self.echoes, world=self.world, hosts=self.hosts,
             snapshots=self.snapshots, views=self.views, pki=self.pki, clock=clock, wall=clock.wall,
         )  # fmt: skip
         self.probes = Probes(
@@ -156,7 +165,7 @@ async def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     made = Subject(tmp_path)
     made.free.set()
     # Its thread speaks to a server all the time; whether it lives is all that is looked at here.
-    monkeypatch.setattr(KopfWatch, "_run", lambda _self, _loop, stop: stop.wait())
+    monkeypatch.setattr(KopfWatch, "_run", lambda _self, _loop, stop: stop.wait(3600))
     await made.lead.run(made)
     made.kopf.start()
     made.certify()
@@ -164,7 +173,7 @@ async def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     tasks.append(asyncio.create_task(made.queue.run()))
     for kind in made.world.kinds:
         await kind.sweep(made.world.kube)
-    made.world.hsms.took(hsm_body(2, made.clock.wall() + 60))
+    made.world.hsms.took(hsm_body(2, made.clock.wall() + VALID_SECONDS))
     await until("lists are complete", lambda: made.world.complete)
     await made.queue.settled()
     made.port = await made.probes.start("127.0.0.1", 0)
@@ -215,12 +224,12 @@ async def test_a_watch_without_a_list_is_not_ready(subject: Subject, tmp_path: P
 
 
 async def test_a_trusted_verdict_that_ran_out_unwritten_is_not_ready(subject: Subject) -> None:
-    subject.clock.passed += 61
+    subject.clock.passed += VALID_SECONDS + 1
     assert "verdicts: run out and not written: hsm-a" in await subject.why("/readyz")
 
 
 async def test_verdicts_are_the_leaders_to_write(subject: Subject) -> None:
-    subject.clock.passed += 61
+    subject.clock.passed += VALID_SECONDS + 1
     subject.lead.leads = False
     assert "verdicts" not in (await subject.ask("/readyz"))[1]
 
@@ -237,6 +246,39 @@ async def test_leading_without_a_watch_on_our_kinds_is_unhealthy(subject: Subjec
     assert await subject.why("/healthz") == "kopf: our kinds are not watched\n"
 
 
+async def test_own_write_that_kopf_never_tells_is_not_ready_but_never_unhealthy(subject: Subject) -> None:
+    subject.echoes.exists("HsmClaim", 9)
+    subject.clock.passed += ECHO_LATE_SECONDS
+    assert (await subject.ask("/readyz"))[0] == 200
+    subject.clock.passed += 1
+    said = await subject.why("/readyz")
+    assert "kinds: hsmclaims: what is known to have changed was not told for 61 s" in said
+    assert (await subject.ask("/healthz"))[0] == 200
+    subject.echoes.heard("HsmClaim", 9)
+    assert "kinds" not in (await subject.ask("/readyz"))[1]
+
+
+async def test_our_kinds_are_watched_by_the_leader_alone(subject: Subject) -> None:
+    subject.echoes.exists("HsmClaim", 9)
+    subject.world.claims.begin()
+    subject.clock.passed += ECHO_LATE_SECONDS + 1
+    subject.lead.leads = False
+    assert "kinds" not in (await subject.ask("/readyz"))[1]
+
+
+async def test_picture_that_is_not_complete_is_not_ready(subject: Subject) -> None:
+    subject.world.claims.begin()
+    assert await subject.why("/readyz") == "kinds: hsmclaims: no complete picture yet\n"
+
+
+async def test_kopf_that_just_ended_is_not_ready(subject: Subject) -> None:
+    subject.kopf.ended_at = subject.clock()
+    subject.clock.passed += 7
+    assert await subject.why("/readyz") == "kinds: kopf ended 7 s ago\n"
+    subject.clock.passed += KOPF_STEADY_SECONDS
+    assert await subject.ask("/readyz") == (200, "ok\n")
+
+
 async def test_no_certificate_of_our_own_is_not_ready(subject: Subject, tmp_path: Path) -> None:
     fresh = Subject(tmp_path / "fresh")
     assert health.readiness(fresh.watched)["certificates"]() == "no certificate of our own yet"
@@ -244,11 +286,13 @@ async def test_no_certificate_of_our_own_is_not_ready(subject: Subject, tmp_path
 
 
 async def test_gauges_are_brought_up_to_date_when_somebody_looks(subject: Subject) -> None:
+    subject.echoes.exists("HsmClaim", 9)
     subject.clock.passed += 20
     _, said = await subject.ask("/metrics")
     lines = dict(line.rsplit(" ", 1) for line in said.splitlines() if not line.startswith("#"))
     assert float(lines['chatelaine_objects{kind="Hsm"}']) == 1
-    assert float(lines['chatelaine_hsm_verdict_seconds_left{hsm="hsm-a"}']) == 40
+    assert float(lines['chatelaine_hsm_verdict_seconds_left{hsm="hsm-a"}']) == VALID_SECONDS - 20
+    assert float(lines['chatelaine_watch_late_seconds{resource="hsmclaims"}']) == 20
     assert float(lines["chatelaine_leading"]) == 1
     assert float(lines["chatelaine_term"]) == 1
     assert float(lines['chatelaine_watch_silence_seconds{resource="pods"}']) == 20
