@@ -26,26 +26,32 @@ class ClaimWatch:
     ready: dict[str, float] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _connection: http.client.HTTPSConnection | None = None
+    _stopped: bool = False
 
     def start(self) -> None:
-        """Starts watching in a thread; returns when the API server has accepted the watch."""
+        """Starts watching in a thread."""
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
         address = urlsplit(self.control_plane.server)
         client = self.control_plane.admin
-        connection = http.client.HTTPSConnection(
-            address.hostname or "", address.port, context=client.context, timeout=600
-        )
         path = client.collection(GROUP, "HsmClaim", TEAM)
-        connection.request("GET", f"{path}?watch=1&allowWatchBookmarks=true", headers={"Accept": "application/json"})
-        response = connection.getresponse()
-        self._connection = connection
-        threading.Thread(target=self._follow, args=(response,), daemon=True).start()
-
-    def _follow(self, response: http.client.HTTPResponse) -> None:
-        try:
-            while line := response.readline():
-                self._seen(json.loads(line)["object"])
-        except (OSError, ValueError, http.client.HTTPException):
-            return
+        # The API server ends a watch whose reader is too slow for a moment: list and watch again.
+        while not self._stopped:
+            try:
+                listed = client.get(path)
+                for item in listed["items"]:
+                    self._seen(item)
+                self._connection = http.client.HTTPSConnection(
+                    address.hostname or "", address.port, context=client.context, timeout=600
+                )
+                since = listed["metadata"]["resourceVersion"]
+                self._connection.request("GET", f"{path}?watch=1&resourceVersion={since}")
+                response = self._connection.getresponse()
+                while line := response.readline():
+                    self._seen(json.loads(line)["object"])
+            except (OSError, ValueError, http.client.HTTPException):
+                continue
 
     def _seen(self, found: dict[str, Any]) -> None:
         now, name = time.monotonic(), found["metadata"].get("name", "")
@@ -70,6 +76,7 @@ class ClaimWatch:
 
     def stop(self) -> None:
         """Ends the watch."""
+        self._stopped = True
         if self._connection is not None and self._connection.sock is not None:
             self._connection.sock.close()
 
