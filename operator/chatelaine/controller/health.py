@@ -13,6 +13,8 @@ from chatelaine.controller.probes import (
     ECHO_LATE_SECONDS,
     KOPF_STEADY_SECONDS,
     QUEUE_STUCK_SECONDS,
+    ROUND_SECONDS,
+    ROUNDS_MISSED,
     WATCH_STALE_SECONDS,
     Check,
 )
@@ -53,6 +55,7 @@ def readiness(watched: Watched) -> Mapping[str, Check]:
     return {
         "watches": lambda: _watches(watched),
         "kinds": lambda: _kinds(watched),
+        "rounds": lambda: _rounds(watched),
         "verdicts": lambda: _verdicts(watched),
         "certificates": lambda: None if watched.pki.context() is not None else "no certificate of our own yet",
     }
@@ -96,6 +99,17 @@ def _kinds(watched: Watched) -> str | None:
         if late > ECHO_LATE_SECONDS:
             return f"{kind.resource.plural}: what is known to have changed was not told for {late:.0f} s"
     return None
+
+
+def _rounds(watched: Watched) -> str | None:
+    """Rounds that hang. Never a reason to end this process: one host must not take all others' gateways along."""
+    hung, now = [], watched.clock()
+    for host in watched.hosts.all():
+        hsm = watched.world.hsms.typed(host.memory.name)
+        interval = hsm.spec.attestation.interval_seconds if hsm is not None else 0
+        if now - host.prober.last_round_at > ROUNDS_MISSED * interval + ROUND_SECONDS:
+            hung.append(host.memory.name)
+    return f"no round ended lately: {_some(hung)}" if hung else None
 
 
 def _verdicts(watched: Watched) -> str | None:

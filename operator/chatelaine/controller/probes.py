@@ -22,6 +22,10 @@ ECHO_LATE_SECONDS: Final = 60.0
 KOPF_STEADY_SECONDS: Final = 30.0
 """kopf is believed again when it has not ended for so long."""
 
+ROUNDS_MISSED: Final = 3
+ROUND_SECONDS: Final = 60.0
+"""A host's rounds are late when none ended for so many of its intervals and the longest that one round can take."""
+
 Check = Callable[[], str | None]
 """None, or what is wrong."""
 

@@ -22,6 +22,8 @@ from chatelaine.controller.probes import (
     ECHO_LATE_SECONDS,
     KOPF_STEADY_SECONDS,
     QUEUE_STUCK_SECONDS,
+    ROUND_SECONDS,
+    ROUNDS_MISSED,
     WATCH_STALE_SECONDS,
     Probes,
 )
@@ -232,6 +234,22 @@ async def test_verdicts_are_the_leaders_to_write(subject: Subject) -> None:
     subject.clock.passed += VALID_SECONDS + 1
     subject.lead.leads = False
     assert "verdicts" not in (await subject.ask("/readyz"))[1]
+
+
+async def test_rounds_that_hang_are_not_ready_but_never_unhealthy(subject: Subject) -> None:
+    subject.clock.passed += ROUNDS_MISSED * INTERVAL_SECONDS + ROUND_SECONDS
+    assert (await subject.ask("/readyz"))[0] == 200
+    subject.clock.passed += 1
+    assert await subject.why("/readyz") == "rounds: no round ended lately: hsm-a\n"
+    assert (await subject.ask("/healthz"))[0] == 200
+    # Whether it leads or not: it keeps those gateways fresh that follow it.
+    subject.lead.leads = False
+    assert "rounds: " in await subject.why("/readyz")
+    for host in subject.hosts.all():
+        ended = host.prober.last_round_at
+        host.ask(identity=False)
+        await until("a round ends", lambda ended=ended, host=host: host.prober.last_round_at > ended)
+    assert await subject.ask("/readyz") == (200, "ok\n")
 
 
 async def test_a_host_that_is_not_asked_any_more_is_unhealthy(subject: Subject) -> None:
