@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import subprocess
 import sys
@@ -69,6 +70,20 @@ class Operator:
         if self.process is not None:
             self.process.stop(hard=hard)
             self.process = None
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and text of `/healthz`, `/readyz` or `/metrics`.
+
+        Raises:
+            OSError: the process does not answer.
+        """
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
 
     def invite(self, host: str) -> str:
         """`chatelaine host invite`: the invitation, as a person gets it."""

@@ -31,6 +31,16 @@ class Lab:
     pool: Pool
     clients: list[SigningClient] = field(default_factory=list)
 
+    @contextmanager
+    def standby(self) -> Iterator[Operator]:
+        """A second operator process beside the first."""
+        second = Operator(self.control_plane, self.operator.directory.parent / "standby")
+        second.start()
+        try:
+            yield second
+        finally:
+            second.stop()
+
     def claim(self, name: str, namespace: str = TEAM) -> dict[str, Any]:
         """The claim now."""
         return self.control_plane.admin.read(GROUP, "HsmClaim", name, namespace)
@@ -102,8 +112,8 @@ def running(real: int, simulated: int = 0, *, capacity: int = 100, audit: bool =
             operator.stop()
 
 
-def exchange_when_known(client: SigningClient, token: str, seconds: float = 15) -> None:
-    """Trades the token as soon as the gateway has heard of a new pod.
+def exchange_when_known(client: SigningClient, token: str, seconds: float = 15) -> dict[str, Any]:
+    """Trades the token as soon as the gateway has heard of a new pod; returns the gateway's answer.
 
     Raises:
         Refusal: the gateway still refuses after `seconds`.
@@ -111,13 +121,11 @@ def exchange_when_known(client: SigningClient, token: str, seconds: float = 15) 
     deadline = time.monotonic() + seconds
     while True:
         try:
-            client.exchange(token)
+            return client.exchange(token)
         except Refusal:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
-        else:
-            return
 
 
 def claim(
