@@ -154,6 +154,45 @@ def test_a_person_who_writes_a_status_is_refused(installed: ControlPlane, role: 
         assert "/status" in caught.value.message
 
 
+@pytest.mark.parametrize("role", ["edit", "admin", "chatelaine-platform", "chatelaine-security"])
+def test_tenant_who_reads_or_changes_anothers_secret_or_the_ca_is_refused(installed: ControlPlane, role: str) -> None:
+    theirs, other, name = f"own-{role}", f"other-{role}", f"binding-{role}"
+    for namespace in (theirs, other):
+        installed.create_namespace(namespace)
+    for namespace, secret in ((theirs, name), (other, name), (NAMESPACE, name)):
+        meta = {"name": secret, "namespace": namespace}
+        installed.admin.create({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": {}})
+    installed.admin.apply(yaml.safe_load(secret_of("chatelaine-ca", "Opaque")))
+    installed.kubectl("create", "serviceaccount", "tenant", "-n", theirs)
+    # What the chart adds to the cluster's own roles counts too: the aggregated ones are bound in one namespace, the
+    # teams' roles everywhere.
+    kind, scope = ("rolebinding", ["-n", theirs]) if role in ("edit", "admin") else ("clusterrolebinding", [])
+    account = f"--serviceaccount={theirs}:tenant"
+    installed.kubectl("create", kind, f"tenant-{role}", f"--clusterrole={role}", account, *scope)
+    tenant = installed.as_service_account(theirs, "tenant")
+    if role in ("edit", "admin"):
+        assert tenant.read("v1", "Secret", name, theirs)["metadata"]["name"] == name
+    for namespace, secret in ((other, name), (NAMESPACE, name), (NAMESPACE, "chatelaine-ca")):
+        target = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret, "namespace": namespace}}
+        attempts = (
+            lambda namespace=namespace, secret=secret: tenant.read("v1", "Secret", secret, namespace),
+            lambda namespace=namespace: tenant.get(f"/api/v1/namespaces/{namespace}/secrets"),
+            lambda target=target: tenant.merge(target, {"data": {"host": "ZXZpbA=="}}),
+            lambda target=target: tenant.delete(target),
+            lambda namespace=namespace: tenant.create(
+                {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "planted", "namespace": namespace}}
+            ),
+        )
+        for attempt in attempts:
+            with pytest.raises(ApiError) as caught:
+                attempt()
+            assert (caught.value.status, caught.value.reason) == (403, "Forbidden")
+            assert "secrets" in caught.value.message
+    with pytest.raises(ApiError) as caught:
+        tenant.get("/api/v1/secrets")
+    assert caught.value.status == 403
+
+
 def test_a_tenant_who_writes_a_policy_or_an_hsm_is_refused(installed: ControlPlane) -> None:
     installed.kubectl("apply", "-f", str(ROOT / "examples" / "quickstart" / "namespaces.yaml"))
     tenant = person(installed, "tina", "admin", "payments")
