@@ -9,8 +9,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from chatelaine.pki.authority import Authority, CaPair
+from chatelaine.pki.authority import Authority
 from chatelaine.pki.leaf import ProcessLeaf
+from chatelaine.pki.roots import CaPair
 
 
 def now() -> int:

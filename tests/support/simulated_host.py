@@ -23,8 +23,9 @@ from chatelaine.agent.simulated import SimulatedAttester, SimulatedTpm
 from chatelaine.agent.watch import ChangeCounter
 from chatelaine.evidence.inventory import InventoryKey
 from chatelaine.model.identifiers import agent_server_name, digest_of, gateway_server_name, key_id
-from chatelaine.pki.authority import LEAF_LIFETIME_SECONDS, SERIAL_BYTES, Authority
+from chatelaine.pki.authority import LEAF_LIFETIME_SECONDS, Authority
 from chatelaine.pki.leaf import ProcessLeaf
+from chatelaine.pki.roots import SERIAL_BYTES
 from chatelaine.wire.messages import (
     MAX_CONTROL_BODY_BYTES,
     ChangeKind,

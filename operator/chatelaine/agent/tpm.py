@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from tpm2_pytss import (
     ESAPI,
     ESYS_TR,
@@ -34,6 +34,8 @@ from chatelaine.agent.tpm_kinds import AkKind, EkKind
 from chatelaine.evidence.errors import EvidenceError
 from chatelaine.evidence.tpm_public import parse_public
 from chatelaine.evidence.tpm_types import Selection, parse_pcr_selection
+from chatelaine.pki.chain import spki_of
+from chatelaine.pki.errors import CertificateRefused
 from chatelaine.pki.files import make_private_folder
 from chatelaine.telemetry.log import logger
 
@@ -227,10 +229,9 @@ def _ek_certificate(esys: ESAPI, index: int, ek_public: bytes) -> bytes | None:
         data += bytes(esys.nv_read(handle, chunk, len(data), auth_handle=handle))
     try:
         certificate = x509.load_der_x509_certificate(_without_padding(data))
-        spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        if spki == parse_public(ek_public).spki:
+        if spki_of(certificate) == parse_public(ek_public).spki:
             return certificate.public_bytes(Encoding.DER)
-    except (ValueError, EvidenceError) as error:
+    except (ValueError, EvidenceError, CertificateRefused) as error:
         log.warning("the endorsement certificate cannot be read", error=type(error).__name__)
         return None
     log.warning("the endorsement certificate is over another key", sha256=hashlib.sha256(data).hexdigest())

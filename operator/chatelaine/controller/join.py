@@ -24,10 +24,12 @@ from aiohttp import web
 
 from chatelaine.kube.errors import KubeError
 from chatelaine.model.identifiers import agent_server_name, gateway_server_name
-from chatelaine.pki.authority import SERIAL_BYTES, Authority, proven_key
+from chatelaine.pki.authority import Authority
 from chatelaine.pki.chain import checked_server_name
 from chatelaine.pki.errors import AuthorityMalformed, CsrRefused, NameRefused
 from chatelaine.pki.invitation import SECRET_BYTES, InvitationOutcome, InvitationStore, secret_digest
+from chatelaine.pki.requests import proven_key
+from chatelaine.pki.roots import SERIAL_BYTES
 from chatelaine.telemetry.log import logger
 from chatelaine.wire.messages import MAX_JOIN_BODY_BYTES, CaBundle, JoinRequest, JoinResponse
 from chatelaine.wire.serve import Listener, Refused, answer, problems, read

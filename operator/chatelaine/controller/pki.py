@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from chatelaine.kube.errors import AlreadyExists, Conflict, Forbidden, KubeError, NotFound
 from chatelaine.kube.port import CONFIG_MAPS, SECRETS, Guard, JsonObject, KubePort
 from chatelaine.model.identifiers import LABEL_MANAGED_BY, MANAGED_BY, OPERATOR_SERVER_NAME, digest_of
-from chatelaine.pki.authority import LEAF_LIFETIME_SECONDS, SERIAL_BYTES, Authority, CaPair, RotationStep
+from chatelaine.pki.authority import Authority, RotationStep, renewal_due
 from chatelaine.pki.errors import AuthorityMalformed, PkiError
 from chatelaine.pki.invitation import (
     INVITATION_DIGEST_KEY,
@@ -31,6 +31,7 @@ from chatelaine.pki.invitation import (
     invitation_secret_name,
 )
 from chatelaine.pki.leaf import ProcessLeaf
+from chatelaine.pki.roots import SERIAL_BYTES, CaPair
 from chatelaine.telemetry.log import logger
 from chatelaine.wire.messages import Leaf, LeafRequest
 from chatelaine.wire.peer import PeerClient, PeerError
@@ -40,8 +41,6 @@ BUNDLE_KEY: Final = "ca.crt"
 ENDPOINT_KEY: Final = "join-endpoint"
 FIELD_MANAGER: Final = "chatelaine-pki"
 LOOK_SECONDS: Final = 60.0
-RENEW_LEFT_SECONDS: Final = LEAF_LIFETIME_SECONDS // 3
-"""Leaves with less left are renewed: two thirds of their life are over."""
 
 _log = logger(__name__)
 
@@ -138,7 +137,7 @@ class ClusterPki:
     async def renew(self, client: PeerClient, path: str, server_name: str, spki: bytes, not_after: int) -> None:
         """Renew a host's leaf over the key that it has just proven, if little of its life is left."""
         now = int(self._wall())
-        if self._authority is None or not not_after or not_after - now > RENEW_LEFT_SECONDS:
+        if self._authority is None or not not_after or not renewal_due(not_after, now):
             return
         try:
             request = (await client.call("POST", f"{path}/request", None, LeafRequest)).message

@@ -6,47 +6,36 @@ account. What the holder may do is the trust token's to say.
 
 from __future__ import annotations
 
-import datetime
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from chatelaine.gateway.limits import (
     CLIENT_CA_RENEW_SECONDS,
     CLIENT_CA_SECONDS,
     CLIENT_LEAF_BACKDATE_SECONDS,
     CLIENT_LEAF_SECONDS,
-    MAX_CSR_BYTES,
 )
-from chatelaine.pki.errors import KeyFileExposed
+from chatelaine.pki.chain import spki_of_key
+from chatelaine.pki.errors import AuthorityMalformed, CsrRefused
 from chatelaine.pki.files import read_private, write_whole
+from chatelaine.pki.requests import proven_any_key
+from chatelaine.pki.roots import SERIAL_BYTES, CaPair, time_of
 from chatelaine.tokens.jwk import UnusableKey, thumbprint
 from chatelaine.tokens.trust_token import Subject
 
 _FILE: Final = "client-ca.pem"
 _MAX_FILE_BYTES: Final = 16384
+_MAX_NAME_CHARACTERS: Final = 40
+"""With the serial it fits into a common name (RFC 5280: 64 characters)."""
 _URN: Final = "urn:chatelaine:workload:"
-_CA_USAGE: Final = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
-
-
-class CsrRefused(Exception):
-    """The certificate request cannot be read, proves no possession, or is over a key that we do not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +51,8 @@ class ClientCa:
     """Key and certificate, in one 0600 file of the state folder.
 
     Raises:
-        KeyFileExposed: the file may be read by others, or holds no CA.
+        KeyFileExposed: others may read the file.
+        AuthorityMalformed: it holds no CA with its key.
         OSError: it cannot be read or written.
     """
 
@@ -70,15 +60,20 @@ class ClientCa:
         path = folder / _FILE
         if not path.exists():
             _make(path, name, wall_seconds)
-        self._key, self.certificate = _load(path)
-        if self.certificate.not_valid_after_utc.timestamp() < wall_seconds + CLIENT_CA_RENEW_SECONDS:
+        self._pair = _load(path)
+        if self._pair.not_after < wall_seconds + CLIENT_CA_RENEW_SECONDS:
             _make(path, name, wall_seconds)
-            self._key, self.certificate = _load(path)
+            self._pair = _load(path)
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The CA certificate."""
+        return self._pair.certificate
 
     @property
     def pem(self) -> str:
-        """The CA certificate."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+        """The CA certificate, PEM."""
+        return self._pair.certificate_pem().decode()
 
     def issued(self, certificate: x509.Certificate) -> bool:
         """Has this CA signed that leaf?"""
@@ -109,23 +104,21 @@ class ClientCa:
         Raises:
             CsrRefused: over its bound, malformed, signature of another key, or a key type that we do not take.
         """
-        request = _request(csr_der)
-        public = request.public_key()
-        spki = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        public = proven_any_key(csr_der)
         try:
-            jkt = thumbprint(spki)
+            jkt = thumbprint(spki_of_key(public))
         except UnusableKey as error:
             raise CsrRefused(str(error)) from error
-        ca_end = int(self.certificate.not_valid_after_utc.timestamp())
-        not_after = min(int(wall_seconds) + CLIENT_LEAF_SECONDS, ca_end)
+        issuer = self._pair.key
+        not_after = min(int(wall_seconds) + CLIENT_LEAF_SECONDS, self._pair.not_after)
         leaf = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))
             .issuer_name(self.certificate.subject)
             .public_key(public)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(_time(wall_seconds - CLIENT_LEAF_BACKDATE_SECONDS))
-            .not_valid_after(_time(not_after))
+            .not_valid_before(time_of(int(wall_seconds) - CLIENT_LEAF_BACKDATE_SECONDS))
+            .not_valid_after(time_of(not_after))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=True)
             # RFC 5280 section 4.2.1.6: critical, because the subject is empty.
@@ -133,8 +126,10 @@ class ClientCa:
                 x509.SubjectAlternativeName([x509.UniformResourceIdentifier(_URN + workload_name(subject))]),
                 critical=True,
             )
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-            .sign(self._key, hashes.SHA256())
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._pair.key.public_key()), critical=False
+            )
+            .sign(self._pair.key, hashes.SHA256())
         )
         return ClientLeaf(leaf.public_bytes(serialization.Encoding.PEM).decode() + self.pem, jkt, not_after)
 
@@ -144,57 +139,21 @@ def workload_name(subject: Subject) -> str:
     return f"{subject.namespace}:{subject.service_account}:{subject.pod_uid}"
 
 
-def _request(csr_der: bytes) -> x509.CertificateSigningRequest:
-    if len(csr_der) > MAX_CSR_BYTES:
-        raise CsrRefused(f"the request is over {MAX_CSR_BYTES} bytes")
-    try:
-        request = x509.load_der_x509_csr(csr_der)
-        if not request.is_signature_valid:
-            raise CsrRefused("the request's signature is not its key's")
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise CsrRefused("not a PKCS#10 request in DER") from error
-    return request
-
-
 def _make(path: Path, name: str, wall_seconds: float) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    serial = x509.random_serial_number()
-    subject = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Chatelaine"),
-            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "Gateway clients"),
-            # The serial keeps two CAs of one gateway apart by name as well.
-            x509.NameAttribute(NameOID.COMMON_NAME, f"{name[:40]} {serial:x}"[:64]),
-        ]
+    pair = CaPair.make(
+        ec.generate_private_key(ec.SECP256R1()),
+        now=int(wall_seconds),
+        serial=secrets.token_bytes(SERIAL_BYTES),
+        lifetime_seconds=CLIENT_CA_SECONDS,
+        name=name[:_MAX_NAME_CHARACTERS],
+        unit="Gateway clients",
     )
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(serial)
-        .not_valid_before(_time(wall_seconds - CLIENT_LEAF_BACKDATE_SECONDS))
-        .not_valid_after(_time(wall_seconds + CLIENT_CA_SECONDS))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_CA_USAGE, critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    write_whole(path, pem + certificate.public_bytes(serialization.Encoding.PEM))
+    write_whole(path, pair.key_pem() + pair.certificate_pem())
 
 
-def _load(path: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+def _load(path: Path) -> CaPair:
     data = read_private(path, _MAX_FILE_BYTES)
     try:
-        key = serialization.load_pem_private_key(data, password=None)
-        certificate = x509.load_pem_x509_certificate(data)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise KeyFileExposed(f"{path} holds no CA that can be read: {type(error).__name__}") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-        raise KeyFileExposed(f"{path} holds no CA with its own key")
-    return key, certificate
-
-
-def _time(seconds: float) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(int(seconds), tz=datetime.UTC)
+        return CaPair.load(data, data)
+    except AuthorityMalformed as error:
+        raise AuthorityMalformed(f"{path}: {error}; remove it, and clients ask for new leaves") from None

@@ -17,13 +17,15 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from chatelaine.gateway import problems
-from chatelaine.gateway.client_ca import ClientCa, CsrRefused, workload_name
-from chatelaine.gateway.limits import MAX_CSR_BYTES, MAX_FORM_FIELDS
+from chatelaine.gateway.client_ca import ClientCa, workload_name
+from chatelaine.gateway.limits import MAX_FORM_FIELDS
 from chatelaine.gateway.peer import Peer, Role
 from chatelaine.gateway.problems import Refusal
 from chatelaine.gateway.service import Service
 from chatelaine.gateway.view import LiveView
 from chatelaine.pkcs11.port import HsmPort, SignMechanism
+from chatelaine.pki.errors import CsrRefused
+from chatelaine.pki.requests import MAX_CSR_BYTES
 from chatelaine.tokens import service_account
 from chatelaine.tokens.cache import Moment
 from chatelaine.tokens.decide import Reason

@@ -49,7 +49,6 @@ MAX_CLAIMS_LOGGED: Final = 32
 """Named in one line when a host falls; the others are counted."""
 
 # --- token exchange
-MAX_CSR_BYTES: Final = 8192
 MAX_FORM_FIELDS: Final = 16
 CLIENT_LEAF_SECONDS: Final = 3600
 CLIENT_LEAF_BACKDATE_SECONDS: Final = 60

@@ -6,10 +6,9 @@ import enum
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chatelaine.gateway.client_ca import ClientCa
-from chatelaine.pki.chain import MAX_CERTIFICATE_BYTES, check_leaf
+from chatelaine.pki.chain import MAX_CERTIFICATE_BYTES, check_leaf, spki_of
 from chatelaine.pki.errors import CertificateRefused
 from chatelaine.tokens.jwk import UnusableKey, thumbprint
 
@@ -69,8 +68,7 @@ def identify(
         raise PeerUnknown("the certificate is over its bound")
     try:
         certificate = x509.load_der_x509_certificate(certificate_der)
-        spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        jkt = thumbprint(spki)
+        jkt = thumbprint(spki_of(certificate))
         if client_ca.issued(certificate):
             return Peer(
                 Role.CLIENT,

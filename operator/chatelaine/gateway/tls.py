@@ -11,7 +11,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from cryptography import x509
 
@@ -19,13 +18,9 @@ from chatelaine.gateway.client_ca import ClientCa
 from chatelaine.gateway.peer import Peer, Role
 from chatelaine.gateway.problems import OPERATOR_ONLY, Refusal
 from chatelaine.model.identifiers import OPERATOR_SERVER_NAME, gateway_server_name
-from chatelaine.pki.chain import pem_of
-from chatelaine.pki.errors import CertificateRefused, NoLeafYet
+from chatelaine.pki.errors import CertificateRefused
 from chatelaine.pki.leaf import ProcessLeaf
 from chatelaine.wire.messages import Leaf, LeafRequest
-
-_CHAIN: Final = "chain.pem"
-_KEY: Final = "key.pem"
 
 
 class GatewayTls:
@@ -43,20 +38,16 @@ class GatewayTls:
     """
 
     def __init__(self, folder: Path, host: str, client_ca: ClientCa, wall_clock: Callable[[], float]) -> None:
-        self._folder = folder
-        self._client_ca = client_ca
         self._wall_clock = wall_clock
         self._leaf = ProcessLeaf(folder, gateway_server_name(host))
-        if not self._leaf.bundle:
-            raise NoLeafYet(f"{folder} holds no certificate yet; run: chatelaine host join")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.num_tickets = 0
         context.verify_mode = ssl.CERT_OPTIONAL
         context.set_alpn_protocols(["http/1.1"])
         context.load_verify_locations(cadata=client_ca.pem)
+        # OpenSSL cannot forget a CA; `peer.identify` and `require_operator` go by the present bundle.
+        self._leaf.follow(context)
         self.context = context
-        self._load()
 
     @property
     def server_name(self) -> str:
@@ -90,7 +81,6 @@ class GatewayTls:
             OSError: the folder cannot be written.
         """
         self._leaf.install(leaf.chain_pem, leaf.ca_bundle_pem, int(self._wall_clock()))
-        self._load()
 
     def require_operator(self, peer: Peer) -> None:
         """Only the operator's leaf, by the CAs and the clock of this very request.
@@ -104,8 +94,3 @@ class GatewayTls:
             self._leaf.check_peer(peer.certificate_der, OPERATOR_SERVER_NAME, int(self._wall_clock()))
         except CertificateRefused as error:
             raise Refusal(OPERATOR_ONLY, reason=f"Certificate{error.flaw}") from error
-
-    def _load(self) -> None:
-        self.context.load_cert_chain(self._folder / _CHAIN, self._folder / _KEY)
-        # OpenSSL cannot forget a CA; `peer.identify` and `require_operator` go by the present bundle.
-        self.context.load_verify_locations(cadata=pem_of(self._leaf.bundle))

@@ -15,32 +15,29 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from chatelaine.pki.chain import checked_server_name, pem_of, spki_digest
-from chatelaine.pki.errors import AuthorityMalformed, CsrRefused, RotationOutOfOrder
+from chatelaine.pki.chain import checked_server_name, pem_of, spki_digest, spki_of_key
+from chatelaine.pki.errors import AuthorityMalformed, RotationOutOfOrder
+from chatelaine.pki.requests import proven_key
+from chatelaine.pki.roots import BACKDATE_SECONDS, CA_LIFETIME_SECONDS, CaPair, key_usage, serial_number, time_of
 
 LEAF_LIFETIME_SECONDS: Final = 24 * 3600
-CA_LIFETIME_SECONDS: Final = 5 * 365 * 24 * 3600
-BACKDATE_SECONDS: Final = 300
-"""How far the clocks of our hosts may be behind ours."""
-
-MAX_CSR_BYTES: Final = 4096
-SERIAL_BYTES: Final = 16
-_CURVES: Final = ("secp256r1", "secp384r1")
 
 _CERTIFICATE, _KEY = "tls.crt", "tls.key"
 _NEXT_CERTIFICATE, _NEXT_KEY = "next.crt", "next.key"
 _FORMER_CERTIFICATE = "former.crt"
 _CHANGED_AT = "changed-at"
+
+
+def renewal_due(not_after: int, now: int, lifetime_seconds: int = LEAF_LIFETIME_SECONDS) -> bool:
+    """Whether two thirds of a leaf's life are over. Times: seconds since the epoch."""
+    return now >= not_after - lifetime_seconds // 3
 
 
 class RotationStep(enum.StrEnum):
@@ -59,74 +56,6 @@ class IssuedLeaf:
     chain_pem: str
     spki: bytes
     not_after: int
-
-
-@dataclass(frozen=True, slots=True)
-class CaPair:
-    """A root and its key."""
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey = field(repr=False)
-
-    @classmethod
-    def make(
-        cls, key: ec.EllipticCurvePrivateKey, *, now: int, serial: bytes, lifetime_seconds: int = CA_LIFETIME_SECONDS
-    ) -> Self:
-        """A self-signed root over `key` (P-256)."""
-        subject = x509.Name(
-            [
-                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Chatelaine"),
-                x509.NameAttribute(NameOID.COMMON_NAME, f"Internal CA {serial[:4].hex()}"),
-            ]
-        )
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(key.public_key())
-            .serial_number(_serial(serial))
-            .not_valid_before(_time(now - BACKDATE_SECONDS))
-            .not_valid_after(_time(now + lifetime_seconds))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(signs_certificates=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        return cls(certificate, key)
-
-    @classmethod
-    def load(cls, certificate_pem: bytes, key_pem: bytes) -> Self:
-        """A stored pair.
-
-        Raises:
-            AuthorityMalformed: not a CA certificate and its own EC key.
-        """
-        try:
-            certificate = x509.load_pem_x509_certificate(certificate_pem)
-            key = serialization.load_pem_private_key(key_pem, password=None)
-            basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound) as error:
-            raise AuthorityMalformed(f"stored CA: {type(error).__name__}") from error
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-            raise AuthorityMalformed("stored CA: the key is not this certificate's")
-        if not basic.ca:
-            raise AuthorityMalformed("stored CA: the certificate is no CA")
-        return cls(certificate, key)
-
-    @property
-    def not_after(self) -> int:
-        """End of the root, seconds since the epoch."""
-        return int(self.certificate.not_valid_after_utc.timestamp())
-
-    def certificate_pem(self) -> bytes:
-        """The root, PEM."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM)
-
-    def key_pem(self) -> bytes:
-        """The root's key, PEM (PKCS#8), in clear: for a Secret only."""
-        return self.key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +120,12 @@ class Authority:
             .subject_name(x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Chatelaine")]))
             .issuer_name(self.signing.certificate.subject)
             .public_key(public_key)
-            .serial_number(_serial(serial))
-            .not_valid_before(_time(now - BACKDATE_SECONDS))
-            .not_valid_after(_time(not_after))
+            .serial_number(serial_number(serial))
+            .not_valid_before(time_of(now - BACKDATE_SECONDS))
+            .not_valid_after(time_of(not_after))
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(key_usage(signs_certificates=False), critical=True)
             .add_extension(
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
                 critical=False,
@@ -206,7 +135,7 @@ class Authority:
             )
             .sign(self.signing.key, hashes.SHA256())
         )
-        return IssuedLeaf(pem_of((certificate, self.signing.certificate)), _spki(public_key), not_after)
+        return IssuedLeaf(pem_of((certificate, self.signing.certificate)), spki_of_key(public_key), not_after)
 
     def step_due(self, now: int, *, lead_seconds: int = CA_LIFETIME_SECONDS // 3) -> RotationStep:
         """Which step of a rotation is due. A new one begins `lead_seconds` before the root ends."""
@@ -277,53 +206,3 @@ class Authority:
         except ValueError as error:
             raise AuthorityMalformed("stored CA: a part is no certificate or no time") from error
         return cls(signing, changed_at, upcoming, former)
-
-
-def proven_key(csr_der: bytes) -> ec.EllipticCurvePublicKey:
-    """The public key of a certificate request (PKCS#10, DER), whose holder has signed it.
-
-    Raises:
-        CsrRefused: malformed, over its bound, not EC P-256 or P-384, or not signed by that key.
-    """
-    if len(csr_der) > MAX_CSR_BYTES:
-        raise CsrRefused(f"the request is over {MAX_CSR_BYTES} bytes")
-    try:
-        csr = x509.load_der_x509_csr(csr_der)
-        key = csr.public_key()
-        proven = csr.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise CsrRefused(f"the request does not parse: {error}") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
-        raise CsrRefused("the key is neither EC P-256 nor P-384")
-    if not proven:
-        raise CsrRefused("the request does not prove possession of its key")
-    return key
-
-
-def _spki(key: ec.EllipticCurvePublicKey) -> bytes:
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def _serial(random_bytes: bytes) -> int:
-    if len(random_bytes) != SERIAL_BYTES:
-        raise ValueError(f"a serial is made of {SERIAL_BYTES} random bytes")
-    # RFC 5280 §4.1.2.2: positive and at most 20 octets; the leading one keeps it from being zero.
-    return int.from_bytes(b"\x01" + random_bytes)
-
-
-def _time(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, tz=UTC)
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )

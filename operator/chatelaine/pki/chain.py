@@ -13,6 +13,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -44,9 +45,14 @@ def spki_of(certificate: x509.Certificate) -> bytes:
         CertificateRefused: the key is of a kind that cannot be read.
     """
     try:
-        return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return spki_of_key(certificate.public_key())
     except (ValueError, TypeError) as error:
         raise CertificateRefused(Flaw.MALFORMED, f"public key: {error}") from error
+
+
+def spki_of_key(key: CertificatePublicKeyTypes) -> bytes:
+    """SubjectPublicKeyInfo (DER) of a key."""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def spki_digest(certificate: x509.Certificate) -> str:

@@ -19,6 +19,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from chatelaine.pki.authority import renewal_due
 from chatelaine.pki.chain import (
     MAX_BUNDLE_BYTES,
     CheckedLeaf,
@@ -27,12 +28,12 @@ from chatelaine.pki.chain import (
     checked_server_name,
     load_bundle,
     pem_of,
+    spki_of_key,
 )
 from chatelaine.pki.errors import CertificateRefused, Flaw, KeyFileExposed, NoLeafYet
 from chatelaine.pki.files import PUBLIC_FILE_MODE, make_private_folder, read_private, write_once, write_whole
 
 _MAX_KEY_BYTES: Final = 8192
-_RENEW_NUMERATOR, _RENEW_DENOMINATOR = 2, 3
 _KEY, _CHAIN, _BUNDLE = "key.pem", "chain.pem", "ca.pem"
 
 
@@ -54,13 +55,12 @@ class ProcessLeaf:
         self.server_name = checked_server_name(server_name)
         make_private_folder(folder)
         self._key = _kept_key(folder / _KEY)
-        self.spki = self._key.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        self.spki = spki_of_key(self._key.public_key())
         self._bundle: tuple[x509.Certificate, ...] = ()
         self._leaf: CheckedLeaf | None = None
         self._server: dict[bool, ssl.SSLContext] = {}
         self._client: ssl.SSLContext | None = None
+        self._following: list[ssl.SSLContext] = []
         self.reload()
 
     @property
@@ -82,8 +82,7 @@ class ProcessLeaf:
         """Whether two thirds of the leaf's life are over, or there is no leaf."""
         if self._leaf is None:
             return True
-        life = self._leaf.not_after - self._leaf.not_before
-        return now >= self._leaf.not_before + life * _RENEW_NUMERATOR // _RENEW_DENOMINATOR
+        return renewal_due(self._leaf.not_after, now, self._leaf.not_after - self._leaf.not_before)
 
     def install(self, chain_pem: str, ca_bundle_pem: str, now: int) -> None:
         """Take a new leaf and bundle: checked first, then on disk, then live.
@@ -112,7 +111,7 @@ class ProcessLeaf:
         # An expired leaf is no reason not to start (its end is shown), so it is judged by its own last second.
         self._leaf = self._checked(chain[0], bundle, int(chain[0].not_valid_after_utc.timestamp()))
         self._bundle = bundle
-        for context in (*self._server.values(), *([self._client] if self._client else [])):
+        for context in self._following:
             self._load(context)
 
     def server_context(self, *, client_certificates: bool = True) -> ssl.SSLContext:
@@ -126,7 +125,8 @@ class ProcessLeaf:
             # No resumption: a resumed session would carry a peer certificate that was checked at another time.
             context.num_tickets = 0
             context.verify_mode = ssl.CERT_REQUIRED if client_certificates else ssl.CERT_NONE
-            self._server[client_certificates] = self._prepared(context)
+            self.follow(context)
+            self._server[client_certificates] = context
         return self._server[client_certificates]
 
     def client_context(self) -> ssl.SSLContext:
@@ -136,8 +136,22 @@ class ProcessLeaf:
             NoLeafYet: nothing to show.
         """
         if self._client is None:
-            self._client = self._prepared(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self.follow(context)
+            self._client = context
         return self._client
+
+    def follow(self, context: ssl.SSLContext) -> None:
+        """Make `context` speak TLS 1.3 alone, show our leaf and trust our bundle, now and after each renewal.
+
+        Raises:
+            NoLeafYet: nothing to show.
+        """
+        if self._leaf is None:
+            raise NoLeafYet(f"{self._folder} holds no certificate yet; run: chatelaine host join")
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self._load(context)
+        self._following.append(context)
 
     def check_peer(self, certificate_der: bytes, name: str, now: int) -> CheckedLeaf:
         """Accept a peer's certificate by the bundle and the clock of this moment.
@@ -146,13 +160,6 @@ class ProcessLeaf:
             CertificateRefused: see `Flaw`.
         """
         return check_leaf_der(certificate_der, self._bundle, name=name, now=now)
-
-    def _prepared(self, context: ssl.SSLContext) -> ssl.SSLContext:
-        if self._leaf is None:
-            raise NoLeafYet(f"{self._folder} holds no certificate yet; run: chatelaine host join")
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        self._load(context)
-        return context
 
     def _load(self, context: ssl.SSLContext) -> None:
         context.load_cert_chain(self._folder / _CHAIN, self._folder / _KEY)

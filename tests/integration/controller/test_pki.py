@@ -17,9 +17,10 @@ from tools.control_plane.access import ClusterAccess
 from chatelaine.controller.pki import BUNDLE_KEY, CA_NAME, ENDPOINT_KEY, ClusterPki
 from chatelaine.kube.adapter import KubeAdapter
 from chatelaine.model.identifiers import OPERATOR_SERVER_NAME
-from chatelaine.pki.authority import BACKDATE_SECONDS, CA_LIFETIME_SECONDS, LEAF_LIFETIME_SECONDS, Authority
+from chatelaine.pki.authority import LEAF_LIFETIME_SECONDS, Authority
 from chatelaine.pki.chain import load_bundle
 from chatelaine.pki.errors import AuthorityMalformed, CertificateRefused, Flaw
+from chatelaine.pki.roots import BACKDATE_SECONDS, CA_LIFETIME_SECONDS
 from support.pki import handshake, now
 
 ENDPOINT = "operator.example:8443"

@@ -7,11 +7,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from chatelaine.gateway.client_ca import ClientCa, CsrRefused
+from chatelaine.gateway.client_ca import ClientCa
 from chatelaine.gateway.limits import CLIENT_CA_RENEW_SECONDS, CLIENT_CA_SECONDS, CLIENT_LEAF_SECONDS
 from chatelaine.gateway.peer import Peer, PeerUnknown, Role, identify
 from chatelaine.model.identifiers import OPERATOR_SERVER_NAME, agent_server_name
-from chatelaine.pki.errors import KeyFileExposed
+from chatelaine.pki.errors import AuthorityMalformed, CsrRefused, KeyFileExposed
 from chatelaine.tokens.trust_token import Subject
 from support import pki
 
@@ -74,7 +74,7 @@ def test_damaged_ca_file_is_refused(tmp_path):
     path = tmp_path / "client-ca.pem"
     path.touch(mode=0o600)
     path.write_text("no key")
-    with pytest.raises(KeyFileExposed):
+    with pytest.raises(AuthorityMalformed, match=r"client-ca\.pem"):
         ClientCa(tmp_path, "hsm-a", NOW)
 
 

@@ -11,14 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from chatelaine.model.identifiers import digest_of
-from chatelaine.pki.authority import (
-    BACKDATE_SECONDS,
-    CA_LIFETIME_SECONDS,
-    LEAF_LIFETIME_SECONDS,
-    Authority,
-    CaPair,
-    RotationStep,
-)
+from chatelaine.pki.authority import LEAF_LIFETIME_SECONDS, Authority, RotationStep
 from chatelaine.pki.chain import check_leaf, check_leaf_der, load_bundle, spki_of
 from chatelaine.pki.errors import (
     AuthorityMalformed,
@@ -28,6 +21,7 @@ from chatelaine.pki.errors import (
     NameRefused,
     RotationOutOfOrder,
 )
+from chatelaine.pki.roots import BACKDATE_SECONDS, CA_LIFETIME_SECONDS, CaPair
 from support.pki import new_authority, new_pair
 
 NOW = 1_800_000_000

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from chatelaine.pki.authority import BACKDATE_SECONDS
 from chatelaine.pki.errors import CertificateRefused, Flaw, KeyFileExposed, NoLeafYet
 from chatelaine.pki.files import write_once, write_whole
 from chatelaine.pki.leaf import ProcessLeaf
+from chatelaine.pki.roots import BACKDATE_SECONDS
 from support.pki import handshake, new_authority, new_leaf, new_pair, now, renew
 
 NAME = "agent.hsm-a.chatelaine.internal"
