@@ -109,7 +109,6 @@ class ClientCa:
             jkt = thumbprint(spki_of_key(public))
         except UnusableKey as error:
             raise CsrRefused(str(error)) from error
-        issuer = self._pair.key
         not_after = min(int(wall_seconds) + CLIENT_LEAF_SECONDS, self._pair.not_after)
         leaf = (
             x509.CertificateBuilder()

@@ -1,6 +1,4 @@
-"""A root that signs leaves: its certificate and its key, made and read back. Two of ours are such: the cluster's, and
-each gateway's own for its clients.
-"""
+"""Roots that sign leaves: the cluster's, and each gateway's own for its clients."""
 
 from __future__ import annotations
 
