@@ -44,6 +44,12 @@ class Candidate:
         return self.findings[-1]
 
 
+def best_now(snapshot: ClaimSnapshot, *, without: str | None = None) -> HsmView | None:
+    """The first of `candidates` if it can be bound now, without a look at those that score less."""
+    views = sorted((view for view in snapshot.hsms if view.uid != without), key=lambda view: _score(snapshot, view))
+    return next((view for view in views if examine(snapshot, view).outcome is Outcome.HOLDS), None)
+
+
 def candidates(snapshot: ClaimSnapshot, *, without: str | None = None) -> list[Candidate]:
     """All HSMs but the one with uid `without`, best first: those that can be bound by score, then by promise."""
     found = [examine(snapshot, view) for view in snapshot.hsms if view.uid != without]
@@ -74,14 +80,17 @@ def _short(text: str) -> str:
     return text if len(text) <= NAMED_CHARACTERS else text[: NAMED_CHARACTERS - 1] + "…"
 
 
-def _order(snapshot: ClaimSnapshot, candidate: Candidate) -> tuple[int, int, int, str]:
-    """Most free capacity, then fewest claims, then name; those that fail by how far they got."""
-    seats = _others(snapshot, candidate.view)
-    free = limit_of(candidate.view) - seats
+def _score(snapshot: ClaimSnapshot, view: HsmView) -> tuple[int, int, str]:
+    """Most free capacity, then fewest claims, then name."""
+    seats = _others(snapshot, view)
+    return seats - limit_of(view), seats, view.name
+
+
+def _order(snapshot: ClaimSnapshot, candidate: Candidate) -> tuple[int, int, int, int, str]:
+    """By score; those that fail by how far they got first."""
     usable = {Outcome.HOLDS: 0, Outcome.CANNOT_TELL: 1, Outcome.REFUTED: 2}[candidate.outcome]
-    if candidate.outcome is Outcome.HOLDS:
-        return usable, -free, seats, candidate.view.name
-    return usable, -candidate.held, -free, candidate.view.name
+    held = 0 if candidate.outcome is Outcome.HOLDS else candidate.held
+    return usable, -held, *_score(snapshot, candidate.view)
 
 
 def examine(snapshot: ClaimSnapshot, view: HsmView) -> Candidate:

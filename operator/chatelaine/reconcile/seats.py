@@ -15,6 +15,7 @@ from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile.candidates import (
     Candidate,
     asked_hosts,
+    best_now,
     candidates,
     examine,
     explain,
@@ -90,11 +91,12 @@ def choose(work: Work) -> Next:
         return Next.GO_ON
     if any(work.uid in view.pending for view in work.seats()):
         return Next.GO_ON if work.moving else Next.END
-    found = candidates(work.snapshot, without=work.view.uid if work.view is not None else None)
-    best = found[0] if found else None
-    if best is not None and best.outcome is Outcome.HOLDS:
-        work.picked = best.view
+    left = work.view.uid if work.view is not None else None
+    work.picked = best_now(work.snapshot, without=left)
+    if work.picked is not None:
         return Next.GO_ON
+    found = candidates(work.snapshot, without=left)
+    best = found[0] if found else None
     waiting = best is not None and best.outcome is Outcome.CANNOT_TELL
     for view in asked_hosts(found):
         work.actions.append(_ask(work, view))

@@ -7,6 +7,7 @@ import pytest
 from chatelaine.model.hsm import Mode
 from chatelaine.model.keys import KeyState
 from chatelaine.reconcile import claim as claim_room
+from chatelaine.reconcile.candidates import best_now, candidates
 from chatelaine.reconcile.plan import RequestEvidence
 from chatelaine.reconcile.snapshot import NamespaceFacts
 from support.world_hosts import BAD_PCR, GOOD_PCR
@@ -103,6 +104,20 @@ class TestBinding:
         world.unbound_gateways.clear()
         world.settle()
         assert bound_to(world) == "hsm-a"
+
+    def test_the_quick_choice_is_the_best_of_all_candidates(self) -> None:
+        world = stage(*(f"hsm-{n}" for n in range(5)))
+        change_hsm(world, "hsm-0", cordoned="Enabled")
+        change_hsm(world, "hsm-1", capacity={"claims": 3})
+        world.hosts["hsm-2"].reachable = False
+        world.attest()
+        for number in range(6):
+            put_claim(world, f"claim-{number}")
+            snapshot = world.claim_snapshot("payments", f"claim-{number}")
+            for without in (None, *(view.uid for view in snapshot.hsms)):
+                best = candidates(snapshot, without=without)[0].view
+                assert best_now(snapshot, without=without) is best
+            world.settle()
 
     def test_named_hsm_is_the_only_one(self) -> None:
         world = stage()
