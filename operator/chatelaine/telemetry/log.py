@@ -74,7 +74,7 @@ class Logger:
         if not self._logger.isEnabledFor(level):
             return
         for name in facts:
-            if name not in ALLOWED and any(word in FORBIDDEN for word in name.split("_")):
+            if name not in ALLOWED and any(f"_{word}_" in f"_{name}_" for word in FORBIDDEN):
                 raise ForbiddenField(f"the field {name!r} would carry a secret into a log")
         cut = {name: v[:MAX_VALUE_CHARACTERS] if isinstance(v, str) else v for name, v in facts.items()}
         self._logger.log(level, message, extra={"facts": cut}, exc_info=error)
