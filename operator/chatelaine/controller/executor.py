@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from chatelaine.controller.cache import KindCache, Stored
+from chatelaine.controller.chronicle import Chronicle
 from chatelaine.controller.committer import Committer
 from chatelaine.controller.emitted import EmittedObjects
 from chatelaine.controller.events import Recorder
@@ -105,11 +106,10 @@ class Executor:
         self._world = world
         self._kube: KubePort = world.kube
         self._hosts = hosts
-        self._recorder = recorder
-        self._emitted = emitted
         self._metrics = metrics
         self._may_write = may_write
         self._after_action = after_action
+        self._chronicle = Chronicle(world)
         self._writers = asyncio.Semaphore(WRITERS)
         self._caches: dict[str, KindCache[Any, Any]] = {
             "Hsm": world.hsms,
@@ -153,6 +153,7 @@ class Executor:
             kind = type(action).__name__
             if not isinstance(action, planned.RequestIdentity | planned.RequestEvidence | planned.CutHsm):
                 self._check(action, run)
+            lines = self._chronicle.lines(action)
             try:
                 if isinstance(action, UNHURRIED):
                     await self._doors[type(action)](action, run)
@@ -166,6 +167,8 @@ class Executor:
                 self._metrics.actions.labels(kind, "failed").inc()
                 raise
             self._metrics.actions.labels(kind, "done").inc()
+            for line in lines:
+                line.write()
             self._after_action(number, action)
 
     def _check(self, action: planned.Action, run: _Run) -> None:
