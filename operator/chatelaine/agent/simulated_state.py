@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from chatelaine.agent.errors import StateDamaged
 from chatelaine.agent.simulated import SimulatedTpm
-from chatelaine.pki.errors import KeyFileExposed
+from chatelaine.pki.errors import KeyFileRefused
 from chatelaine.pki.files import read_private, write_whole
 
 FILE: Final = "simulated-tpm.json"
@@ -48,7 +48,7 @@ def _read(path: Path) -> SimulatedTpm:
         stored = msgspec.json.decode(read_private(path, MAX_STATE_BYTES), type=StoredTpm)
         ek = serialization.load_pem_private_key(stored.ek.encode(), None)
         ak = serialization.load_pem_private_key(stored.ak.encode(), None)
-    except (msgspec.DecodeError, KeyFileExposed, ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (msgspec.DecodeError, KeyFileRefused, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise StateDamaged(f"{path}: {type(error).__name__}; remove it to begin with another simulated TPM") from None
     if not isinstance(ek, rsa.RSAPrivateKey) or not isinstance(ak, ec.EllipticCurvePrivateKey):
         raise StateDamaged(f"{path} holds other keys than a simulated TPM's")

@@ -31,7 +31,7 @@ from tpm2_pytss import (
 
 from chatelaine.agent.errors import StateDamaged
 from chatelaine.agent.tpm_kinds import EK_POLICY, AkKind, EkKind
-from chatelaine.pki.errors import KeyFileExposed
+from chatelaine.pki.errors import KeyFileRefused
 from chatelaine.pki.files import read_private, write_whole
 from chatelaine.telemetry.log import logger
 
@@ -192,7 +192,7 @@ class TpmKeys:
             stored = msgspec.json.decode(read_private(self._path, MAX_BLOB_BYTES), type=StoredKey)
             TPM2B_PUBLIC.unmarshal(stored.public)
             TPM2B_PRIVATE.unmarshal(stored.private)
-        except (msgspec.DecodeError, KeyFileExposed, TSS2_Exception) as error:
+        except (msgspec.DecodeError, KeyFileRefused, TSS2_Exception) as error:
             raise StateDamaged(
                 f"{self._path}: {error}; if it cannot be mended, remove it: the host then enrols anew"
             ) from error

@@ -20,7 +20,7 @@ import msgspec
 
 from chatelaine.gateway.audit_chain import FIRST, KEY_BYTES, ChainBroken, Link, open_line, seal
 from chatelaine.gateway.limits import AUDIT_REOPEN_SECONDS, AUDIT_TAIL_BYTES
-from chatelaine.pki.errors import KeyFileExposed
+from chatelaine.pki.errors import KeyFileDamaged
 from chatelaine.pki.files import read_private, write_once
 from chatelaine.telemetry.log import logger
 
@@ -70,7 +70,7 @@ class AuditLog:
     """Appends to `audit.jsonl` in the state folder, with the key beside it. For one event loop.
 
     Raises:
-        KeyFileExposed: the key file may be read by others, or is no key.
+        KeyFileRefused: the key file may be read by others, or holds no key.
         OSError: the key cannot be made or read.
     """
 
@@ -80,7 +80,7 @@ class AuditLog:
         write_once(folder / _KEY_FILE, secrets.token_bytes(KEY_BYTES))
         self._key = read_private(folder / _KEY_FILE, KEY_BYTES)
         if len(self._key) != KEY_BYTES:
-            raise KeyFileExposed(f"{folder / _KEY_FILE} is not an audit key of {KEY_BYTES} bytes")
+            raise KeyFileDamaged(f"{folder / _KEY_FILE} is not an audit key of {KEY_BYTES} bytes")
         self._descriptor = -1
         self._last = FIRST
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []

@@ -51,7 +51,7 @@ class ClientCa:
     """Key and certificate, in one 0600 file of the state folder.
 
     Raises:
-        KeyFileExposed: others may read the file.
+        KeyFileRefused: others may read the file, or it is over its bound.
         AuthorityMalformed: it holds no CA with its key.
         OSError: it cannot be read or written.
     """

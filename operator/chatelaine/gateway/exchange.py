@@ -7,7 +7,6 @@ the key that the token will be bound to. Only then does the HSM sign.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import secrets
 from dataclasses import dataclass
@@ -118,7 +117,7 @@ def _der(text: str) -> bytes:
         raise _bad(f"csr is over {MAX_CSR_BYTES} bytes")
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # also of letters that are not ASCII, which binascii.Error does not cover
         raise _bad("csr must be base64 of a PKCS#10 request in DER") from error
 
 

@@ -68,7 +68,7 @@ async def prepare(hsm: HsmPort, folder: Path, issuer: str) -> Service:
     Raises:
         HsmError: the token does not answer, or a pinned key is absent or damaged.
         ServiceKeyChanged: a key is not the pinned one.
-        KeyFileExposed: others may read the pins.
+        KeyFileRefused: others may read the pins, or the file is over its bound.
     """
     path = folder / _PINS_FILE
     pinned = path.exists()

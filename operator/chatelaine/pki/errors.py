@@ -6,7 +6,9 @@ PkiError
 ├── CertificateRefused     a certificate or chain is not what it must be; `flaw` says why
 ├── AuthorityMalformed     a stored CA does not fit together
 ├── RotationOutOfOrder     a step of a CA rotation was asked for before its time
-├── KeyFileExposed         a key file may be read by others, or is no key
+├── KeyFileRefused         a private file is not as we leave it
+│   ├── KeyFileExposed     others may read it, or it is another user's
+│   └── KeyFileDamaged     it is over its bound, or does not hold what it must
 ├── NoLeafYet              this process has a key but no certificate yet
 └── InvitationMalformed    a token text is no invitation
 """
@@ -55,8 +57,16 @@ class RotationOutOfOrder(PkiError):
     """This step of the rotation is not due: some process could still trust only the other CA."""
 
 
-class KeyFileExposed(PkiError):
-    """The key file may be read by other users, or holds no key of ours."""
+class KeyFileRefused(PkiError):
+    """A private file is not as we leave it."""
+
+
+class KeyFileExposed(KeyFileRefused):
+    """Other users may read the file, or it is theirs: what is in it may be known, or be of their choosing."""
+
+
+class KeyFileDamaged(KeyFileRefused):
+    """The file is over its bound, or does not hold the key that it must."""
 
 
 class NoLeafYet(PkiError):

@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from chatelaine.pki.errors import KeyFileExposed
+from chatelaine.pki.errors import KeyFileDamaged, KeyFileExposed
 
 PRIVATE_FILE_MODE: Final = 0o600
 PUBLIC_FILE_MODE: Final = 0o644
@@ -61,8 +61,9 @@ def read_private(path: Path, max_bytes: int) -> bytes:
     """The bytes of a file that only its owner may read.
 
     Raises:
-        KeyFileExposed: others may read it, it is not ours, no plain file, or over `max_bytes`.
-        OSError: it cannot be read.
+        KeyFileExposed: others may read it, or it is not ours.
+        KeyFileDamaged: it is over `max_bytes`.
+        OSError: it cannot be read, or is behind a symbolic link.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
@@ -72,7 +73,7 @@ def read_private(path: Path, max_bytes: int) -> bytes:
             raise KeyFileExposed(f"{path} belongs to another user")
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise KeyFileExposed(f"{path} is over {max_bytes} bytes: no file of ours")
+        raise KeyFileDamaged(f"{path} is over {max_bytes} bytes: no file of ours")
     return data
 
 

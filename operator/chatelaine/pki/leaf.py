@@ -30,7 +30,7 @@ from chatelaine.pki.chain import (
     pem_of,
     spki_of_key,
 )
-from chatelaine.pki.errors import CertificateRefused, Flaw, KeyFileExposed, NoLeafYet
+from chatelaine.pki.errors import CertificateRefused, Flaw, KeyFileDamaged, NoLeafYet
 from chatelaine.pki.files import PUBLIC_FILE_MODE, make_private_folder, read_private, write_once, write_whole
 
 _MAX_KEY_BYTES: Final = 8192
@@ -45,7 +45,7 @@ class ProcessLeaf:
         server_name: the name that this process is certified for, for example `agent.hsm-a.chatelaine.internal`.
 
     Raises:
-        KeyFileExposed: the key file may be read by others, or is no key.
+        KeyFileRefused: the key file may be read by others, or holds no key.
         CertificateRefused: the stored chain and bundle are damaged or another process's.
         OSError: the folder cannot be used.
     """
@@ -182,9 +182,9 @@ def _kept_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(read_private(path, _MAX_KEY_BYTES), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise KeyFileExposed(f"{path} holds no key that can be read: {type(error).__name__}") from None
+        raise KeyFileDamaged(f"{path} holds no key that can be read: {type(error).__name__}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise KeyFileExposed(f"{path} holds no EC key")
+        raise KeyFileDamaged(f"{path} holds no EC key")
     return key
 
 

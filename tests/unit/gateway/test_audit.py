@@ -7,7 +7,7 @@ import pytest
 
 from chatelaine.gateway.audit import AuditLog, AuditRecord, AuditUnavailable, jti_hash
 from chatelaine.gateway.audit_chain import verify
-from chatelaine.pki.errors import KeyFileExposed
+from chatelaine.pki.errors import KeyFileDamaged, KeyFileExposed
 
 RECORD = AuditRecord(at=1.0, operation="Sign", result="Allowed")
 
@@ -125,7 +125,7 @@ def test_audit_key_that_others_may_read_is_refused(tmp_path):
 def test_audit_key_of_another_length_is_refused(tmp_path):
     (tmp_path / "audit.key").write_bytes(b"short")
     (tmp_path / "audit.key").chmod(0o600)
-    with pytest.raises(KeyFileExposed):
+    with pytest.raises(KeyFileDamaged):
         _log(tmp_path)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chatelaine.pki.errors import CertificateRefused, Flaw, KeyFileExposed, NoLeafYet
+from chatelaine.pki.errors import CertificateRefused, Flaw, KeyFileDamaged, KeyFileExposed, NoLeafYet
 from chatelaine.pki.files import write_once, write_whole
 from chatelaine.pki.leaf import ProcessLeaf
 from chatelaine.pki.roots import BACKDATE_SECONDS
@@ -45,7 +45,7 @@ def test_a_key_file_behind_a_link_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"x" * 10_000])
 def test_a_key_file_without_a_key_is_refused_without_repeating_it(tmp_path: Path, content: bytes) -> None:
     write_once(tmp_path / "key.pem", content)
-    with pytest.raises(KeyFileExposed):
+    with pytest.raises(KeyFileDamaged):
         ProcessLeaf(tmp_path, NAME)
 
 
