@@ -301,7 +301,14 @@ def test_csr_that_proves_no_possession_is_refused(new_client):
     client = new_client()
     der = bytearray(base64.b64decode(client.csr()))
     der[-5] ^= 1
-    for csr in (base64.b64encode(bytes(der)).decode(), "", "AAAA", "%%%", base64.b64encode(b"0" * 9000).decode()):
+    for csr in (
+        base64.b64encode(bytes(der)).decode(),
+        "",
+        "AAAA",
+        "%%%",
+        "\u00e9",
+        base64.b64encode(b"0" * 9000).decode(),
+    ):
         reply = client.exchange(client.form(CLAIM, csr=csr))
         assert (reply.status, reply.code) == (400, "ERROR_BAD_REQUEST")
 
