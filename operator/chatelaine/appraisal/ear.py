@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from chatelaine.model.identifiers import GROUP, canonical_json
+from chatelaine.model.identifiers import GROUP
 from chatelaine.model.verdict import Appraisal, Finding, Outcome, Verdict
 
 EAR_PROFILE: Final = "tag:ietf.org,2026:rats/ear#04"
@@ -34,12 +34,13 @@ PLATFORM: Final = "tpm"
 HSM: Final = "hsm"
 
 
-def ear_claims(appraisal: Appraisal, *, build: str) -> dict[str, object]:
+def ear_claims(appraisal: Appraisal, *, build: str, enrolled: bool = True) -> dict[str, object]:
     """The claims set: one submodule for the platform (TPM), one for the token (HSM statement).
 
     Args:
         appraisal: the verdict.
         build: version of the verifier.
+        enrolled: the keys that signed are known to be the subject's; else nothing is claimed of its identity.
     """
     policies = [f"{stamp.name}/{stamp.uid}/{stamp.generation}/{stamp.digest}" for stamp in appraisal.policies]
     submods: dict[str, object] = {}
@@ -48,7 +49,10 @@ def ear_claims(appraisal: Appraisal, *, build: str) -> dict[str, object]:
         if outcome is not None:
             submods[name] = {
                 "ear_status": _OUTCOME_STATUS[outcome],
-                "ear_trustworthiness_vector": {"instance-identity": AFFIRMING, _ASPECT[name]: _VALUE[outcome]},
+                "ear_trustworthiness_vector": {
+                    "instance-identity": AFFIRMING if enrolled else NONE,
+                    _ASPECT[name]: _VALUE[outcome],
+                },
                 "ear_appraisal_policy_ids": policies,
             }
     epoch = appraisal.epoch
@@ -77,18 +81,20 @@ def ear_claims(appraisal: Appraisal, *, build: str) -> dict[str, object]:
     }
 
 
-def ear_bytes(appraisal: Appraisal, *, build: str) -> bytes:
-    """The claims set as canonical JSON: the same verdict gives the same bytes."""
-    return canonical_json(ear_claims(appraisal, build=build))
-
-
 _ASPECT: Final = {PLATFORM: "executables", HSM: "configuration"}
 
 
 def _part(tree: Finding, name: str) -> Outcome | None:
-    """The worst outcome among the rules that speak about this part; None where no rule does."""
+    """The worst outcome among what speaks about this part; None where nothing does.
+
+    Children of the tree that have children are policies; the others are checks of the TPM's evidence itself. Those
+    alone compare nothing with a good value, so that they can refute, but affirm nothing.
+    """
     rules = [rule for policy in tree.children for rule in policy.children]
     outcomes = {rule.outcome for rule in rules if rule.check.startswith("pcr ") == (name == PLATFORM)}
+    if name == PLATFORM:
+        checks = {check.outcome for check in tree.children if not check.children}
+        outcomes |= checks if outcomes or Outcome.REFUTED in checks else checks and {Outcome.CANNOT_TELL}
     for worst in (Outcome.REFUTED, Outcome.CANNOT_TELL, Outcome.HOLDS):
         if worst in outcomes:
             return worst

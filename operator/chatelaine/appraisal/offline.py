@@ -26,18 +26,29 @@ from chatelaine.evidence.errors import EvidenceError, NoTrustAnchor, PcrMissing
 from chatelaine.evidence.tpm_algorithms import bank_of
 from chatelaine.evidence.tpm_quote import AttestationKey, VerifiedQuote, verify_quote
 from chatelaine.evidence.tpm_types import Selection, parse_quote
+from chatelaine.model.identifiers import canonical_json, digest_of
 from chatelaine.model.policy import AttestationPolicySpec
-from chatelaine.model.verdict import Finding, Outcome, Verdict, all_of, verdict_of
+from chatelaine.model.verdict import Appraisal, Epoch, Finding, Outcome, PolicyStamp, Verdict, all_of, verdict_of
 
 DEFAULT_BANK: Final = "sha256"
+NO_EPOCH: Final = Epoch(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A verdict over one piece of evidence. `facts` is plain JSON."""
+    """A verdict over one piece of evidence.
+
+    Attributes:
+        findings: what was found.
+        facts: what the evidence says, plain JSON.
+        subject: of a quote that verifies, the key that signed it; empty where nothing was shown.
+        epoch: of a quote that verifies, its clock's counters; nobody was admitted, so its generation is 0.
+    """
 
     findings: Finding
     facts: Mapping[str, object]
+    subject: str = ""
+    epoch: Epoch = NO_EPOCH
 
     @property
     def verdict(self) -> Verdict:
@@ -82,6 +93,14 @@ class QuoteCase:
     policy: AttestationPolicySpec | None = None
     ak_certificate: bytes | None = field(default=None, repr=False)
 
+    def evidence_digest(self) -> str:
+        """`sha256:` over the parts of the quote, as canonical JSON with values in hexadecimal."""
+        pcrs = {
+            bank: {str(index): value.hex() for index, value in values.items()} for bank, values in self.pcrs.items()
+        }
+        parts = {"attest": self.attest.hex(), "signature": self.signature.hex(), "ak": self.ak.hex(), "pcrs": pcrs}
+        return digest_of(canonical_json(parts))
+
 
 def judge_quote(case: QuoteCase) -> Report:
     """Is it a genuine quote under this key, fresh, and as the policy wants it?"""
@@ -100,7 +119,47 @@ def judge_quote(case: QuoteCase) -> Report:
         if case.policy.hsm is not None:
             detail = "the policy's rules for the HSM are not about a quote; they were not judged"
             findings.append(Finding("hsm rules", Outcome.HOLDS, "OutsideOfQuote", detail))
-    return Report(all_of("tpm-quote", findings), _quote_facts(quote, key))
+    epoch = Epoch(quote.reset_count, quote.restart_count, 0)
+    return Report(all_of("tpm-quote", findings), _quote_facts(quote, key), _subject(key), epoch)
+
+
+def quote_appraisal(case: QuoteCase, report: Report, *, issued_at: int) -> Appraisal:
+    """The verdict of `judge_quote` in the form of all our verdicts, for its attestation result.
+
+    It is one of the moment: only a policy says for how long one may be relied upon. A policy read from a file has a
+    digest, and no name.
+
+    Args:
+        case: what was judged.
+        report: what was found.
+        issued_at: seconds since the epoch.
+    """
+    policy = case.policy
+    stamps = (PolicyStamp("", "", 0, policy.digest()),) if policy is not None else ()
+    return Appraisal(
+        subject=report.subject,
+        verdict=report.verdict,
+        findings=report.findings,
+        policies=stamps,
+        evidence_digest=case.evidence_digest(),
+        epoch=report.epoch,
+        issued_at=issued_at,
+        valid_until=issued_at + (policy.freshness.max_age_seconds if policy is not None else 0),
+        compared=_compared(policy),
+    )
+
+
+def _compared(policy: AttestationPolicySpec | None) -> tuple[str, ...]:
+    if policy is None:
+        return ()
+    indices = ",".join(str(rule.index) for rule in pcr_rules(policy))
+    return (f"pcr {policy.tpm.pcrs.bank.value}:{indices}",)
+
+
+def _subject(key: AttestationKey) -> str:
+    if key.public is not None:
+        return f"tpm-ak:{key.name.hex()}"
+    return digest_of(key.key.public_bytes(*_SPKI))
 
 
 def _verified(case: QuoteCase) -> tuple[VerifiedQuote, AttestationKey]:

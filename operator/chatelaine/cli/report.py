@@ -24,9 +24,10 @@ _COLOURS: Final = {Verdict.TRUSTED: "green", Verdict.UNTRUSTED: "red", Verdict.U
 _COLUMN_CHARACTERS: Final = 100
 
 
-def print_json(report: Report) -> None:
-    """One object on standard output."""
-    sys.stdout.write(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")
+def print_json(report: Report, ear: Mapping[str, object] | None) -> None:
+    """One object on standard output; `ear`: the claims of its attestation result, where there is one."""
+    shown = report.as_dict() | ({"ear": dict(ear)} if ear is not None else {})
+    sys.stdout.write(json.dumps(shown, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_report(report: Report) -> None:

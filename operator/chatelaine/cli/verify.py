@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -15,7 +17,8 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from chatelaine.appraisal.offline import QuoteCase, Report, judge_certificate, judge_quote
+from chatelaine.appraisal.ear import ear_claims
+from chatelaine.appraisal.offline import QuoteCase, Report, judge_certificate, judge_quote, quote_appraisal
 from chatelaine.cli import verify_inputs as inputs
 from chatelaine.cli.report import print_json, print_report
 from chatelaine.evidence.certificates import MAX_FILE_BYTES, CertificateKind
@@ -105,7 +108,9 @@ def tpm_quote(
             extra_data=expected,
             policy=rules,
         )
-    _finish(judge_quote(case), json=json)
+    report = judge_quote(case)
+    appraisal = quote_appraisal(case, report, issued_at=int(time.time()))
+    _finish(report, json=json, ear=ear_claims(appraisal, build=version("chatelaine"), enrolled=False))
 
 
 @app.command("certificate")
@@ -140,9 +145,9 @@ def _seconds(text: str) -> int:
     return int(moment.timestamp())
 
 
-def _finish(report: Report, *, json: bool) -> None:
+def _finish(report: Report, *, json: bool, ear: Mapping[str, object] | None = None) -> None:
     if json:
-        print_json(report)
+        print_json(report, ear)
     else:
         print_report(report)
     raise typer.Exit(EXIT[report.verdict])
