@@ -14,7 +14,7 @@ import pytest
 from chatelaine.evidence.hsm_statement import verify_statement
 from chatelaine.evidence.inventory import decode_inventory, inventory_digest
 from chatelaine.model.identifiers import key_label
-from chatelaine.wire.messages import DestroyKey, EnsureKey, StatementRequest, encode
+from chatelaine.wire.messages import LINES_MEDIA_TYPE, DestroyKey, EnsureKey, StatementRequest, encode
 from support.waiting import eventually
 
 NONCE = bytes(range(32))
@@ -56,6 +56,7 @@ def test_key_made_by_us_and_by_somebody_else_is_told_at_once(gateway, operator):
     connection = gateway.local_connection()
     connection.request("GET", "/local/v1/changes")
     answer = connection.getresponse()
+    assert answer.getheader("content-type") == LINES_MEDIA_TYPE
     first = json.loads(answer.readline())
     assert first["kind"] == "Alive"
     label = key_label(str(uuid.uuid4()), "temporary", 1)
