@@ -12,6 +12,7 @@ AgentError
 ├── StatementUnfit            the gateway's statement is over other values than it was asked for
 ├── PcrsKeepMoving            PCRs changed during each attempt
 ├── EvidenceBusy              too many rounds wait already
+├── TpmStackMissing           the libraries for talking to a TPM are not installed
 └── StateDamaged              a file in the state folder is not what we wrote
 """
 
@@ -64,6 +65,10 @@ class PcrsKeepMoving(AgentError):
 
 class EvidenceBusy(AgentError):
     """Too many evidence rounds wait already."""
+
+
+class TpmStackMissing(AgentError):
+    """The libraries for talking to a TPM are not installed."""
 
 
 class StateDamaged(AgentError):

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from chatelaine.agent.attester import Attester
-from chatelaine.agent.errors import AttesterError
+from chatelaine.agent.errors import AttesterError, TpmStackMissing
 from chatelaine.agent.evidence import SocketGateway
 from chatelaine.agent.server import AgentServer
 from chatelaine.agent.settings import AgentSettings, AttesterKind
@@ -31,6 +31,7 @@ async def run_agent(settings: AgentSettings) -> None:
     Raises:
         PkiError: the host has not joined, or its TLS folder is damaged.
         StateDamaged: the state folder is damaged.
+        TpmStackMissing: the libraries for talking to a TPM are not installed.
         OSError: a folder or the address cannot be used.
     """
     stop = asyncio.Event()
@@ -85,7 +86,7 @@ def build_attester(settings: AgentSettings) -> Attester:
 
     Raises:
         StateDamaged: the simulated TPM's file is damaged.
-        ImportError: the TPM software stack is not installed.
+        TpmStackMissing: the TPM software stack is not installed.
     """
     # Each drags in libraries that the other does not need; a host without a TPM has no TPM software stack.
     if settings.attester is AttesterKind.SIMULATED:
@@ -94,7 +95,12 @@ def build_attester(settings: AgentSettings) -> Attester:
 
         make_private_folder(settings.state_dir)
         return SimulatedAttester(kept_tpm(settings.state_dir))
-    from chatelaine.agent.tpm import TpmAttester
+    try:
+        from chatelaine.agent.tpm import TpmAttester
+    except ImportError as error:
+        raise TpmStackMissing(
+            f"the TPM software stack is not installed ({error}); install it with: pip install 'chatelaine[agent]'"
+        ) from error
 
     return TpmAttester(settings.tcti, settings.state_dir, ek_kind=settings.ek_kind, ak_kind=settings.ak_kind)
 

@@ -106,3 +106,20 @@ async def test_a_host_that_has_not_joined_is_told_what_to_do(tmp_path: Path) -> 
     assert done.returncode == 1
     assert "chatelaine host join" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_agent_without_the_tpm_software_stack_names_the_extra_to_install(tmp_path: Path) -> None:
+    new_leaf(new_authority(), tmp_path / "tls", agent_server_name(HOST))
+    code = "import sys; sys.modules['tpm2_pytss'] = None; from chatelaine.cli.agent import app; app()"
+    arguments = ("--host-name", HOST, "--gateway-socket", tmp_path / "gw.sock", "--state-dir", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments), "--listen", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "chatelaine agent: the TPM software stack is not installed" in done.stderr
+    assert "pip install 'chatelaine[agent]'" in done.stderr
+    assert "Traceback" not in done.stderr
