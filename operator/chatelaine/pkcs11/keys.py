@@ -21,12 +21,11 @@ from chatelaine.model.verdict import Outcome
 from chatelaine.pkcs11 import spki
 from chatelaine.pkcs11.errors import DeviceFailure
 from chatelaine.pkcs11.mapping import mapped
-from chatelaine.pkcs11.port import PublicKey, SignMechanism
+from chatelaine.pkcs11.port import RSA_BITS, PublicKey, SignMechanism
 from chatelaine.pkcs11.session import Session
 from chatelaine.pkcs11.templates import (
     REQUIRED_PRIVATE,
     REQUIRED_PUBLIC,
-    RSA_MODULUS_BITS,
     USAGES,
     deviations,
     usages_of,
@@ -167,7 +166,7 @@ def _software_key(facts: dict[Attribute, Any]) -> ec.EllipticCurvePublicKey | rs
 def _key_type(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> KeyType | None:
     if isinstance(key, ec.EllipticCurvePublicKey):
         return KeyType.EC_P256
-    return KeyType.RSA_3072 if key.key_size == RSA_MODULUS_BITS else None
+    return KeyType.RSA_3072 if key.key_size == RSA_BITS else None
 
 
 def _prove(pair: Pair) -> Outcome:

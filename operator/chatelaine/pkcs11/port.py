@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from chatelaine.evidence.inventory import InventoryKey
 from chatelaine.model.keys import KeyType
 from chatelaine.model.verdict import Outcome
+from chatelaine.pkcs11.errors import BadRequest, MechanismMissing
 
 MAX_LABEL_BYTES: Final = 256
 MAX_RANDOM_BYTES: Final = 1024
@@ -39,6 +40,61 @@ KEY_TYPE_OF: Final[dict[SignMechanism, KeyType]] = {
     SignMechanism.RSA_PKCS1_SHA256: KeyType.RSA_3072,
 }
 """The key type that each mechanism needs."""
+
+
+RSA_BITS: Final = 3072
+"""Modulus of `KeyType.RSA_3072`, the only RSA keys that we make."""
+
+
+def check_label(label: str) -> None:
+    """Bound a label.
+
+    Raises:
+        BadRequest: empty, or over `MAX_LABEL_BYTES`.
+    """
+    length = len(label.encode())
+    if not 1 <= length <= MAX_LABEL_BYTES:
+        raise BadRequest(f"a label of 1 to {MAX_LABEL_BYTES} bytes", f"{length}")
+
+
+def check_digest(digest: bytes) -> None:
+    """Bound what is signed.
+
+    Raises:
+        BadRequest: not `DIGEST_BYTES` long.
+    """
+    if len(digest) != DIGEST_BYTES:
+        raise BadRequest(f"a digest of {DIGEST_BYTES} bytes", f"{len(digest)}")
+
+
+def check_signature_length(signature: bytes) -> None:
+    """Bound what is verified.
+
+    Raises:
+        BadRequest: over `MAX_SIGNATURE_BYTES`.
+    """
+    if len(signature) > MAX_SIGNATURE_BYTES:
+        raise BadRequest(f"a signature of at most {MAX_SIGNATURE_BYTES} bytes", f"{len(signature)}")
+
+
+def check_random_length(length_bytes: int) -> None:
+    """Bound what the generator is asked for.
+
+    Raises:
+        BadRequest: none, or over `MAX_RANDOM_BYTES`.
+    """
+    if not 1 <= length_bytes <= MAX_RANDOM_BYTES:
+        raise BadRequest(f"1 to {MAX_RANDOM_BYTES} bytes", f"{length_bytes}")
+
+
+def check_mechanism(mechanism: SignMechanism, key_type: KeyType) -> None:
+    """A key signs by its own mechanisms only.
+
+    Raises:
+        MechanismMissing: the mechanism needs a key of another type.
+    """
+    if KEY_TYPE_OF[mechanism] is not key_type:
+        raise MechanismMissing(f"a key for {mechanism.value}", f"a key of type {key_type.value}")
 
 
 @dataclass(frozen=True, slots=True)

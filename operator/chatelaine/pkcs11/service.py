@@ -14,7 +14,6 @@ from chatelaine.model.keys import KeyType
 from chatelaine.model.verdict import Outcome
 from chatelaine.pkcs11 import frames, keys
 from chatelaine.pkcs11.errors import (
-    BadRequest,
     HsmError,
     KeyAbsent,
     KeyDamaged,
@@ -26,15 +25,15 @@ from chatelaine.pkcs11.errors import (
 from chatelaine.pkcs11.keys import Pair, PairState
 from chatelaine.pkcs11.mapping import STALE_HANDLE, STALE_SESSION, mapped
 from chatelaine.pkcs11.port import (
-    DIGEST_BYTES,
-    KEY_TYPE_OF,
-    MAX_LABEL_BYTES,
-    MAX_RANDOM_BYTES,
-    MAX_SIGNATURE_BYTES,
     DestroyOutcome,
     PublicKey,
     SignMechanism,
     TokenInfo,
+    check_digest,
+    check_label,
+    check_mechanism,
+    check_random_length,
+    check_signature_length,
 )
 from chatelaine.pkcs11.session import Session
 from chatelaine.pkcs11.templates import pair_template, session_pair
@@ -132,28 +131,24 @@ class Service:
         self._session.close()
 
     def _verify(self, label: str, mechanism: SignMechanism, digest: bytes, signature: bytes) -> bytes:
-        if len(signature) > MAX_SIGNATURE_BYTES:
-            raise BadRequest(f"a signature of at most {MAX_SIGNATURE_BYTES} bytes", f"{len(signature)}")
+        check_signature_length(signature)
         outcome = self._with_pair(
             label, mechanism, digest, lambda pair: keys.verify(pair, mechanism, digest, signature)
         )
         return outcome.value.encode()
 
     def _random(self, length_bytes: int) -> bytes:
-        if not 1 <= length_bytes <= MAX_RANDOM_BYTES:
-            raise BadRequest(f"1 to {MAX_RANDOM_BYTES} bytes", f"{length_bytes}")
+        check_random_length(length_bytes)
         return self._again(lambda: self._session.random(length_bytes))
 
     def _with_pair(
         self, label: str, mechanism: SignMechanism, digest: bytes, use: Callable[[Pair], _Answer]
     ) -> _Answer:
-        if len(digest) != DIGEST_BYTES:
-            raise BadRequest(f"a digest of {DIGEST_BYTES} bytes", f"{len(digest)}")
+        check_digest(digest)
 
         def once() -> _Answer:
             pair = self._pairs.get(label) or self._pair(label)
-            if KEY_TYPE_OF[mechanism] is not pair.key_type:
-                raise MechanismMissing(f"a key for {mechanism.value}", f"a key of type {pair.key_type.value}")
+            check_mechanism(mechanism, pair.key_type)
             return use(pair)
 
         return self._again(once)
@@ -191,7 +186,7 @@ class Service:
         cached = self._pairs.get(label)
         if cached is not None:
             return cached
-        _check_label(label)
+        check_label(label)
         judged = keys.judge(self._session, label)
         if judged.state is PairState.ABSENT:
             raise KeyAbsent(f"a key pair {label}", "none")
@@ -205,7 +200,7 @@ class Service:
         return judged.pair
 
     def _ensure(self, label: str, key_type: KeyType, may_generate: bool) -> PublicKey:
-        _check_label(label)
+        check_label(label)
         self._pairs.pop(label, None)  # the handles are looked up anew: this is the call that must tell the truth
         try:
             pair = self._pair(label)
@@ -231,7 +226,7 @@ class Service:
         return self._pair(label).describe(created=True)
 
     def _destroy(self, label: str) -> DestroyOutcome:
-        _check_label(label)
+        check_label(label)
         return DestroyOutcome.DESTROYED if self._removed(label) else DestroyOutcome.ALREADY_ABSENT
 
     def _removed(self, label: str) -> int:
@@ -241,12 +236,6 @@ class Service:
         except StoreUnwritable:
             self.must_restart = True
             raise
-
-
-def _check_label(label: str) -> None:
-    length = len(label.encode())
-    if not 1 <= length <= MAX_LABEL_BYTES:
-        raise BadRequest(f"a label of 1 to {MAX_LABEL_BYTES} bytes", f"{length}")
 
 
 def _names(token: TokenInfo) -> str:

@@ -21,7 +21,6 @@ from chatelaine.model.keys import KeyType
 from chatelaine.model.verdict import Outcome
 from chatelaine.pkcs11 import spki
 from chatelaine.pkcs11.errors import (
-    BadRequest,
     KeyAbsent,
     KeyDamaged,
     KeyMismatched,
@@ -29,15 +28,16 @@ from chatelaine.pkcs11.errors import (
     WorkerDown,
 )
 from chatelaine.pkcs11.port import (
-    DIGEST_BYTES,
-    KEY_TYPE_OF,
-    MAX_LABEL_BYTES,
-    MAX_RANDOM_BYTES,
-    MAX_SIGNATURE_BYTES,
+    RSA_BITS,
     DestroyOutcome,
     PublicKey,
     SignMechanism,
     TokenInfo,
+    check_digest,
+    check_label,
+    check_mechanism,
+    check_random_length,
+    check_signature_length,
 )
 
 MANUFACTURER: Final = "Chatelaine simulation"
@@ -47,7 +47,6 @@ _MECHANISMS: Final = (0x0000, 0x0001, 0x000D, 0x1040, 0x1041)
 """CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS, CKM_RSA_PKCS_PSS, CKM_EC_KEY_PAIR_GEN, CKM_ECDSA."""
 _FLAGS: Final = 0x0000_040D
 """CKF_RNG, CKF_LOGIN_REQUIRED, CKF_USER_PIN_INITIALIZED, CKF_TOKEN_INITIALIZED."""
-_RSA_BITS: Final = 3072
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -135,8 +134,7 @@ class SimulatedHsm:
 
     async def verify(self, label: str, mechanism: SignMechanism, digest: bytes, signature: bytes) -> Outcome:
         """See `HsmPort`."""
-        if len(signature) > MAX_SIGNATURE_BYTES:
-            raise BadRequest(f"a signature of at most {MAX_SIGNATURE_BYTES} bytes", f"{len(signature)}")
+        check_signature_length(signature)
         private = self._usable(label, mechanism, digest)
         return spki.check_signature(private.public_key(), mechanism, digest, signature)
 
@@ -148,8 +146,7 @@ class SimulatedHsm:
     async def random(self, length_bytes: int) -> bytes:
         """See `HsmPort`."""
         self._check_open()
-        if not 1 <= length_bytes <= MAX_RANDOM_BYTES:
-            raise BadRequest(f"1 to {MAX_RANDOM_BYTES} bytes", f"{length_bytes}")
+        check_random_length(length_bytes)
         return secrets.token_bytes(length_bytes)
 
     async def close(self) -> None:
@@ -162,9 +159,7 @@ class SimulatedHsm:
 
     def _check_label(self, label: str) -> None:
         self._check_open()
-        length = len(label.encode())
-        if not 1 <= length <= MAX_LABEL_BYTES:
-            raise BadRequest(f"a label of 1 to {MAX_LABEL_BYTES} bytes", f"{length}")
+        check_label(label)
 
     def _whole(self, label: str) -> PrivateKey:
         self._check_label(label)
@@ -176,11 +171,9 @@ class SimulatedHsm:
         return pair.private
 
     def _usable(self, label: str, mechanism: SignMechanism, digest: bytes) -> PrivateKey:
-        if len(digest) != DIGEST_BYTES:
-            raise BadRequest(f"a digest of {DIGEST_BYTES} bytes", f"{len(digest)}")
+        check_digest(digest)
         private = self._whole(label)
-        if KEY_TYPE_OF[mechanism] is not _key_type(private):
-            raise MechanismMissing(f"a key for {mechanism.value}", f"a key of type {_key_type(private).value}")
+        check_mechanism(mechanism, _key_type(private))
         return private
 
 
@@ -193,5 +186,5 @@ async def _generate(key_type: KeyType) -> PrivateKey:
         return ec.generate_private_key(ec.SECP256R1())
     if key_type is KeyType.RSA_3072:
         # Half a second of arithmetic: not in the event loop.
-        return await asyncio.to_thread(rsa.generate_private_key, 65537, _RSA_BITS)
+        return await asyncio.to_thread(rsa.generate_private_key, 65537, RSA_BITS)
     raise MechanismMissing("EcP256 or Rsa3072", key_type.value)

@@ -17,8 +17,8 @@ from pkcs11 import Mechanism as CkMechanism
 
 from chatelaine.model.identifiers import key_id
 from chatelaine.model.keys import KeyType
+from chatelaine.pkcs11.port import RSA_BITS
 
-RSA_MODULUS_BITS: Final = 3072
 RSA_PUBLIC_EXPONENT: Final = b"\x01\x00\x01"
 P256_PARAMS: Final = bytes.fromhex("06082a8648ce3d030107")
 """DER of the object identifier 1.2.840.10045.3.1.7 (RFC 5480 section 2.1.1.1)."""
@@ -116,8 +116,8 @@ _SPECIFIC: Final = {
         CkKeyType.RSA,
         CkMechanism.RSA_PKCS_KEY_PAIR_GEN,
         (CkMechanism.RSA_PKCS, CkMechanism.RSA_PKCS_PSS),
-        RSA_MODULUS_BITS,
-        {Attribute.MODULUS_BITS: RSA_MODULUS_BITS, Attribute.PUBLIC_EXPONENT: RSA_PUBLIC_EXPONENT},
+        RSA_BITS,
+        {Attribute.MODULUS_BITS: RSA_BITS, Attribute.PUBLIC_EXPONENT: RSA_PUBLIC_EXPONENT},
         {},
     ),
 }
