@@ -13,8 +13,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from chatelaine.tokens.errors import TokenMalformed, TokenTooLarge
+from chatelaine.tokens.errors import HeaderRefused, TokenMalformed, TokenTooLarge
 
+_HEADER_MEMBERS: Final = frozenset({"alg", "kid", "typ"})
 _COMPACT: Final = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
 _UNSIGNED: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.", re.ASCII)
 
@@ -44,6 +45,17 @@ def parse(token: bytes, *, max_bytes: int) -> CompactJws:
         raise TokenMalformed(f"the token {what}")
     header, payload, signature = match.groups()
     return CompactJws(_json_object(_decoded(header)), _json_object(_decoded(payload)), _decoded(signature))
+
+
+def check_members(header: dict[str, Any]) -> None:
+    """No member but those that we read: `crit`, `jwk`, `jku`, `x5c` change how a token is read, or bring a key along.
+
+    Raises:
+        HeaderRefused: there is another one.
+    """
+    others = header.keys() - _HEADER_MEMBERS
+    if others:
+        raise HeaderRefused("a header member that is not taken: " + ", ".join(sorted(others)))
 
 
 def encode(data: bytes) -> bytes:

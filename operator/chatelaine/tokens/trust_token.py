@@ -27,11 +27,10 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from chatelaine.tokens.compact import encode, parse
+from chatelaine.tokens.compact import check_members, encode, parse
 from chatelaine.tokens.errors import (
     AlgorithmRefused,
     AudienceRefused,
-    HeaderRefused,
     IssuerRefused,
     KeyUnknown,
     LifetimeRefused,
@@ -52,7 +51,6 @@ MAX_LIFETIME_SECONDS: Final = 300
 CLOCK_SKEW_SECONDS: Final = 5
 """How far `iat` may lie ahead: issuer and verifier are one process, so only a clock that was set back."""
 RAW_SIGNATURE_BYTES: Final = 64
-_HEADER_MEMBERS: Final = frozenset({"alg", "kid", "typ"})
 
 
 class Confirmation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -202,8 +200,7 @@ def _header(header: dict[str, object], key: PinnedKey) -> None:
         raise AlgorithmRefused(f"only {ALGORITHM} is taken")
     if header.get("typ") != TYPE:
         raise TypeRefused(f"only {TYPE} is taken")
-    if not header.keys() <= _HEADER_MEMBERS:
-        raise HeaderRefused("a header member that is not taken: " + ", ".join(sorted(header.keys() - _HEADER_MEMBERS)))
+    check_members(header)
     if header.get("kid") != key.kid:
         raise KeyUnknown("kid is not the pinned token key")
 
