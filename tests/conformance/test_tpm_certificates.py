@@ -109,15 +109,43 @@ def test_certificate_outside_its_validity_is_refused(year):
         judged(leaf("uca_tpm_rsa_enc_cert.pem"), EK, at=at)
 
 
-@pytest.mark.parametrize("name", ["pca_tpm_ecc_enc_cert.pem", "uca_tpm_rsa_sign_cert.pem"])
-def test_bit_flip_at_every_byte_of_a_certificate_is_refused(name):
-    der = load_certificates(leaf(name))[0].public_bytes(serialization.Encoding.DER)
+SIGNED = {
+    "ChainIncomplete",
+    "CertificateMalformed",
+    "AlgorithmRefused",
+    "CriticalExtensionUnknown",
+    "CertificateExpired",
+}
+"""What a changed byte of the signed part leads to: at the latest, no issuer's signature is over it."""
+LABELLED = {"TpmAttributesMissing", "CertificateKindMismatch"}
+"""And where names and uses are written that only this kind of certificate has."""
+
+
+@pytest.mark.parametrize(
+    ("name", "signed"),
+    [("pca_tpm_ecc_enc_cert.pem", SIGNED), ("uca_tpm_rsa_sign_cert.pem", SIGNED | LABELLED)],
+)
+def test_bit_flip_at_every_byte_of_a_certificate_is_refused(name, signed):
+    certificate = load_certificates(leaf(name))[0]
+    der, body = certificate.public_bytes(serialization.Encoding.DER), certificate.tbs_certificate_bytes
+    start, end, signature = der.index(body), der.index(body) + len(body), len(der) - len(certificate.signature)
     given = authorities()
-    for position in range(len(der)):
-        changed = bytearray(der)
-        changed[position] ^= 1
-        with pytest.raises(errors.EvidenceError):
-            judged(bytes(changed), LEAVES[name], given)
+
+    def reasons(first: int, behind: int) -> set[str]:
+        return {_reason_of_flip(der, position, LEAVES[name], given) for position in range(first, behind)}
+
+    assert reasons(0, start) == {"CertificateMalformed"}
+    assert reasons(start, end) == signed
+    assert reasons(end, signature) == {"CertificateMalformed", "AlgorithmRefused"}
+    assert reasons(signature, len(der)) == {"ChainIncomplete"}
+
+
+def _reason_of_flip(der: bytes, position: int, kind: CertificateKind, given: list) -> str:
+    changed = bytearray(der)
+    changed[position] ^= 1
+    with pytest.raises(errors.EvidenceError) as refusal:
+        judged(bytes(changed), kind, given)
+    return refusal.value.reason
 
 
 def test_every_truncation_of_a_certificate_is_refused():

@@ -13,6 +13,7 @@ from tpm2_pytss.types import TPM2B_PUBLIC, TPMS_ATTEST, TPMT_PUBLIC, TPMT_SIGNAT
 
 from chatelaine.evidence import errors
 from chatelaine.evidence import tpm_algorithms as alg
+from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, verify_evidence
 from chatelaine.evidence.certificates import load_certificates
 from chatelaine.evidence.tpm_public import endorsement_signers, parse_public
 from chatelaine.evidence.tpm_quote import AttestationKey, VerifiedQuote, verify_quote
@@ -101,16 +102,58 @@ def test_every_truncation_is_refused(bank):
     assert found == {"Truncated"}
 
 
-def test_bit_flip_at_every_byte_of_the_key_is_refused():
+def flipped(data: bytes, position: int) -> bytes:
+    changed = bytearray(data)
+    changed[position] ^= 1
+    return bytes(changed)
+
+
+def reason_for_the_enrolled_host(vector: QuoteVector, shown: bytes, enrolled: bytes) -> str:
+    """Why a quote is refused that comes with the public area `shown`, where `enrolled` stands in the status, under
+    the name that enrolment wrote beside it. The HSM's part is left out; it comes later.
+    """
+    evidence = QuoteEvidence(vector.attest, vector.signature, "Sha256", vector.pcrs, shown, b"", b"", b"")
+    identity = EnrolledIdentity(enrolled, parse_public(vector.ak).name, b"")
+    with pytest.raises(errors.EvidenceError) as refusal:
+        verify_evidence(
+            evidence, nonce=bytes(32), subject_uid="uid", identity=identity, agent_spki=b"agent",
+            gateway_spki=b"gateway", selection=vector.selection,
+        )  # fmt: skip
+    return refusal.value.reason
+
+
+def test_bit_flip_at_every_byte_of_the_key_that_is_shown_is_refused_under_the_enrolled_name():
     vector = gce(alg.SHA256)
     for position in range(len(vector.ak)):
-        changed = bytearray(vector.ak)
-        changed[position] ^= 1
+        found = reason_for_the_enrolled_host(vector, flipped(vector.ak, position), vector.ak)
+        assert found == "AttestationKeyMismatch", position
+    # The key itself gets past this check: the quote then answers another question than this test's.
+    assert reason_for_the_enrolled_host(vector, vector.ak, vector.ak) == "ExtraDataMismatch"
+
+
+def test_bit_flip_at_every_byte_of_the_enrolled_key_is_refused_under_its_name():
+    vector = gce(alg.SHA256)
+    found = collections.Counter(
+        reason_for_the_enrolled_host(vector, flipped(vector.ak, position), flipped(vector.ak, position))
+        for position in range(len(vector.ak))
+    )
+    assert set(found) <= MALFORMED | {"Oversized", "AlgorithmRefused", "WeakKey", "AttributesRefused", "KeyRefused"}
+    # Whatever still parses, every bit of the modulus and the attributes that nobody asks for among it.
+    assert found["KeyRefused"] == 255 + 3
+
+
+def test_attributes_that_nobody_asks_for_are_held_by_the_name_alone():
+    """Bits of the attributes that the quote's own checks let through: without the name, another key would do."""
+    vector = gce(alg.SHA256)
+    through = set()
+    for position in range(len(vector.ak)):
         try:
-            name = AttestationKey.parse(bytes(changed)).name
+            judged(vector, ak=flipped(vector.ak, position))
         except errors.EvidenceError:
             continue
-        assert name != AttestationKey.parse(vector.ak).name, "another public area must have another name"
+        through.add(position)
+        assert AttestationKey.parse(flipped(vector.ak, position)).name != AttestationKey.parse(vector.ak).name
+    assert through == {4, 6, 7}
 
 
 @pytest.mark.parametrize("extra", ["900a", "90", "900900", "00" * 32])
