@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from typing import Final
 
 from chatelaine.appraisal.appraise import endorsement_finding
-from chatelaine.model.conditions import timestamp
+from chatelaine.model.conditions import find, timestamp
 from chatelaine.model.hsm import ApprovedIdentity, AttestationKeyStatus, EnrolledIdentity
 from chatelaine.model.identifiers import ANNOTATION_READMIT, parse_key_label
-from chatelaine.model.reasons import Reason
-from chatelaine.model.verdict import Outcome
+from chatelaine.model.policy import AttestationPolicy
+from chatelaine.model.reasons import ConditionType, Reason
+from chatelaine.model.verdict import Finding, Outcome
 from chatelaine.reconcile.snapshot import HostKeys, HsmSnapshot, PresentedIdentity
+
+ENROLLED: Final = "The approved identity is enrolled."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ def examine(snapshot: HsmSnapshot) -> Enrolment:
     if approved is None:
         return _unapproved(presented)
     if enrolled is not None and _approves(approved, enrolled):
-        return _known(enrolled, presented)
+        return _known(snapshot, enrolled, presented)
     new = prove(snapshot, presented)
     if new.outcome is not Outcome.HOLDS:
         return new
@@ -100,10 +104,10 @@ def _unapproved(presented: PresentedIdentity | None) -> Enrolment:
     )
 
 
-def _known(enrolled: EnrolledIdentity, presented: PresentedIdentity | None) -> Enrolment:
+def _known(snapshot: HsmSnapshot, enrolled: EnrolledIdentity, presented: PresentedIdentity | None) -> Enrolment:
     if presented is None or same(enrolled, presented):
         return Enrolment(
-            Outcome.HOLDS, Reason.IDENTITY_APPROVED, "The approved identity is enrolled.", identity=enrolled
+            Outcome.HOLDS, Reason.IDENTITY_APPROVED, _how_admitted(snapshot, enrolled.ek_digest), identity=enrolled
         )
     ours = (enrolled.ek_digest, enrolled.attestation_key.thumbprint)
     theirs = (presented.ek_digest, presented.attestation_key_thumbprint)
@@ -166,10 +170,27 @@ def prove(snapshot: HsmSnapshot, presented: PresentedIdentity | None) -> Enrolme
     return Enrolment(
         Outcome.HOLDS,
         Reason.IDENTITY_APPROVED,
-        "The approved identity is enrolled.",
+        _admitted_by(endorsed, snapshot.policy),
         identity=identity_of(presented, snapshot.now),
         admits=True,
     )
+
+
+def _admitted_by(endorsed: Finding, policy: AttestationPolicy) -> str:
+    """Which rule let this EK in (trust rules, §3.1): the use of a list is shown."""
+    why = f": {endorsed.detail}" if endorsed.detail else ""
+    return f"{ENROLLED} AttestationPolicy {policy.metadata.name} let its EK in by {endorsed.reason}{why}."
+
+
+def _how_admitted(snapshot: HsmSnapshot, ek_digest: str) -> str:
+    """As it was said at the admission; where that is lost, as today's policy would."""
+    said = find(snapshot.hsm.status.conditions, ConditionType.ENROLLED.value)
+    if said is not None and (said.status, said.reason) == ("True", Reason.IDENTITY_APPROVED.value):
+        return said.message
+    endorsed = endorsement_finding(ek_digest, snapshot.policy.spec) if snapshot.policy is not None else None
+    if snapshot.policy is None or endorsed is None or endorsed.outcome is not Outcome.HOLDS:
+        return ENROLLED
+    return _admitted_by(endorsed, snapshot.policy)
 
 
 def _readmit(new: Enrolment, why: str) -> Enrolment:

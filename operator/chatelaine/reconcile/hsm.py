@@ -278,10 +278,7 @@ def _token(presented: PresentedIdentity, standing: Standing, before: TokenStatus
 
 def _put_standing(snapshot: HsmSnapshot, standing: Standing, draft: ConditionDraft) -> None:
     enrolment = standing.enrolment
-    if standing.readmitted:
-        draft.put(ConditionType.ENROLLED, Outcome.HOLDS, Reason.IDENTITY_APPROVED, "The approved identity is enrolled.")
-    else:
-        draft.put(ConditionType.ENROLLED, enrolment.outcome, enrolment.reason, enrolment.message)
+    draft.put(ConditionType.ENROLLED, enrolment.outcome, enrolment.reason, enrolment.message)
     reach = snapshot.host.reach if snapshot.host else None
     if reach is not None:
         draft.put(ConditionType.REACHABLE, reach.status, reach.reason, reach.message)

@@ -6,6 +6,7 @@ from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Verdict
 from chatelaine.reconcile.snapshot import HostObservation
 from chatelaine.reconcile.standing import judge
+from support.world_hosts import GOOD_PCR
 from support.world_objects import (
     change_hsm,
     condition,
@@ -81,6 +82,38 @@ class TestEnrolment:
         assert world.hsms["hsm-new"].status.identity is None
         assert condition(world.hsms["hsm-new"], "Enrolled") == ("False", "EndorsementRefused")
         assert verdict(world) == ("Trusted", "EvidenceHolds")
+
+    def test_status_says_which_rule_let_the_ek_in(self) -> None:
+        world = stage("hsm-a")
+        decided = message(world.hsms["hsm-a"], "Enrolled")
+        assert "AttestationPolicy baseline let its EK in by ApprovedIdentityDecides: the policy has no" in decided
+        put_hsm(world, "hsm-new")
+        listed = [{"ekDigest": world.hosts[name].ek_digest} for name in ("hsm-a", "hsm-new")]
+        put_policy(world, tpm={**policy_spec()["tpm"], "endorsement": {"listed": listed}})
+        world.settle()
+        said = message(world.hsms["hsm-new"], "Enrolled")
+        assert said.endswith("AttestationPolicy baseline let its EK in by EndorsementListed.")
+        # How the other one was admitted does not change with the policy.
+        assert message(world.hsms["hsm-a"], "Enrolled") == decided
+        put_policy(world)
+        world.settle()
+        assert message(world.hsms["hsm-new"], "Enrolled") == said
+
+    def test_readmission_says_which_rule_let_the_ek_in(self) -> None:
+        world = stage("hsm-a")
+        world.hosts["hsm-a"].pcrs[7] = "f" * 64
+        world.attest()
+        world.settle()
+        assert verdict(world)[0] == "Untrusted"
+        listed = [{"ekDigest": world.hosts["hsm-a"].ek_digest}]
+        put_policy(world, tpm={**policy_spec()["tpm"], "endorsement": {"listed": listed}})
+        world.hosts["hsm-a"].pcrs[7] = GOOD_PCR
+        readmit(world, "hsm-a")
+        world.settle()
+        world.attest()
+        world.settle()
+        assert verdict(world) == ("Trusted", "EvidenceHolds")
+        assert message(world.hsms["hsm-a"], "Enrolled").endswith("let its EK in by EndorsementListed.")
 
     def test_endorsement_dropped_from_the_policy_cuts_an_enrolled_host(self) -> None:
         world = stage("hsm-a")
