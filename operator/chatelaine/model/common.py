@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-MAX_LIST: Final = 64
 MAX_ALLOCATIONS: Final = 256
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
 from chatelaine.model.common import cel
 
@@ -62,13 +63,15 @@ class KeyState(enum.StrEnum):
     DESTROYED = "Destroyed"
 
 
-WORKING_KEY_TYPES_RULE = cel(
-    "self.all(t, t in ['EcP256', 'Rsa3072'])",
-    "this release makes keys of type EcP256 and Rsa3072 only; remove the others",
-)
-WORKING_KEY_TYPE_RULE = cel(
-    "self in ['EcP256', 'Rsa3072']", "this release makes keys of type EcP256 and Rsa3072 only; choose one of them"
-)
+def _listed(values: Iterable[enum.StrEnum]) -> str:
+    """As CEL writes a list of strings."""
+    return "[" + ", ".join(f"'{value}'" for value in values) + "]"
+
+
+_KEY_TYPES_SAID = f"this release makes keys of type {' and '.join(WORKING_KEY_TYPES)} only"
+WORKING_KEY_TYPES_RULE = cel(f"self.all(t, t in {_listed(WORKING_KEY_TYPES)})", f"{_KEY_TYPES_SAID}; remove the others")
+WORKING_KEY_TYPE_RULE = cel(f"self in {_listed(WORKING_KEY_TYPES)}", f"{_KEY_TYPES_SAID}; choose one of them")
 WORKING_USAGES_RULE = cel(
-    "self.all(u, u in ['Sign', 'Verify'])", "this release serves the usages Sign and Verify only; remove the others"
+    f"self.all(u, u in {_listed(WORKING_USAGES)})",
+    f"this release serves the usages {' and '.join(WORKING_USAGES)} only; remove the others",
 )

@@ -14,7 +14,6 @@ from pydantic import BaseModel
 Schema = dict[str, Any]
 
 VALIDATIONS: Final = "x-kubernetes-validations"
-PRESERVE: Final = "x-kubernetes-preserve-unknown-fields"
 INT32_MAX: Final = 2**31 - 1
 
 _DROPPED: Final = frozenset({"title", "default", "propertyNames", "$defs"})

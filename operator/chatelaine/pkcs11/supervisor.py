@@ -86,11 +86,6 @@ class Pkcs11Supervisor:
         """The process id of the worker that serves now."""
         return None if self._link is None else self._link.pid
 
-    @property
-    def waiting_calls(self) -> int:
-        """Calls without an answer yet: queued or in the worker's hands."""
-        return len(self._pending)
-
     async def start(self) -> None:
         """Start the first worker and wait for its outcome.
 

@@ -69,8 +69,6 @@ class WorkloadIdentity:
 
     namespace: str
     service_account: str
-    service_account_uid: str
-    pod_name: str
     pod_uid: str
     expires_at: int
 
@@ -184,8 +182,6 @@ def _identity(claims: _Claims) -> WorkloadIdentity:
     return WorkloadIdentity(
         namespace=said.namespace,
         service_account=said.serviceaccount.name,
-        service_account_uid=said.serviceaccount.uid,
-        pod_name=said.pod.name,
         pod_uid=said.pod.uid,
         expires_at=claims.exp,
     )
