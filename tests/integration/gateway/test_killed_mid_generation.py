@@ -13,7 +13,8 @@ import pytest
 from chatelaine.model.identifiers import key_id, key_label
 from chatelaine.wire.messages import DestroyKey, EnsureKey, encode
 from support import pki
-from support.gateway import GatewayProcess, Line, Operator, Reply
+from support.gateway import GatewayProcess, Operator
+from support.gateway_line import Line, Reply
 from support.tokens import Cluster
 from support.waiting import eventually
 
