@@ -25,6 +25,7 @@ from chatelaine.controller.interrogation import (
 )
 from chatelaine.evidence.bundle import EnrolledIdentity
 from chatelaine.evidence.errors import AttestationKeyMismatch, EvidenceError, Malformed, StatementPcrMismatch
+from chatelaine.model.backoff import backoff_seconds
 from chatelaine.model.hsm import Hsm
 from chatelaine.model.identifiers import agent_server_name
 from chatelaine.model.reasons import Reason
@@ -99,12 +100,19 @@ class Prober:
         interval = float(hsm.spec.attestation.interval_seconds) if hsm is not None else LONGEST_PAUSE_SECONDS
         pause = interval * (0.8 + 0.2 * self._around.jitter())
         if self._failures:
-            ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures - 1, 10))
-            pause = min(pause, ceiling * (0.5 + self._around.jitter() / 2))
+            pause = min(pause, self._back_off(self._failures))
         if hsm is not None and self._wants_identity(hsm):
             due = self._identity_at + self._identity_pause - self._around.clock()
             pause = min(pause, max(0.0, due))
         return pause
+
+    def _back_off(self, failures: int) -> float:
+        return backoff_seconds(
+            failures,
+            first_seconds=FIRST_PAUSE_SECONDS,
+            longest_seconds=LONGEST_PAUSE_SECONDS,
+            jitter=self._around.jitter(),
+        )
 
     async def _changes(self) -> None:
         """The agent's own word that something changed."""
@@ -122,8 +130,7 @@ class Prober:
             except PeerError as error:
                 _log.debug("change stream ended", hsm=self._memory.name, error=str(error))
             failures += 1
-            ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 10))
-            await asyncio.sleep(ceiling * (0.5 + self._around.jitter() / 2))
+            await asyncio.sleep(self._back_off(failures))
 
     # --- one round
 
@@ -171,8 +178,8 @@ class Prober:
         self._identity_at = started
         presented = await present(agent, spki)
         before = self._memory.observation.presented
-        same = before is not None and replace(before, agent_spki=presented.agent_spki) == presented
-        self._identity_pause = min(LONGEST_PAUSE_SECONDS, self._identity_pause * 2) if same else IDENTITY_PAUSE_SECONDS
+        again = before is not None and replace(before, agent_spki=presented.agent_spki) == presented
+        self._identity_pause = min(LONGEST_PAUSE_SECONDS, self._identity_pause * 2) if again else IDENTITY_PAUSE_SECONDS
         identity = EnrolledIdentity(
             ak_public=presented.ak_public,
             ak_name=bytes.fromhex(presented.ak_name_hex),

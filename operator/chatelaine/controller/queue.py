@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from chatelaine.model.backoff import backoff_seconds
+
 K = TypeVar("K", bound=Hashable)
 
 FIRST_BACKOFF_SECONDS: Final = 0.05
@@ -36,8 +38,7 @@ class WorkQueue(Generic[K]):
     """Runs `work(key)` for every key that was added.
 
     Args:
-        work: examines one key; an exception of `retryable` brings the key back after a back-off.
-        retryable: errors that another try may heal. Others end up at `failed` and in a back-off too.
+        work: examines one key; an exception brings the key back after a back-off.
         failed: told of every failed run: key, error, the pause until the next try.
         clock: monotonic seconds.
         jitter: random number in [0, 1).
@@ -189,8 +190,13 @@ class WorkQueue(Generic[K]):
     def _back_off(self, key: K, error: Exception) -> None:
         count = self._failures.get(key, 0) + 1
         self._failures[key] = count
-        ceiling = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(count - 1, 20))
-        pause = max(getattr(error, "retry_after_seconds", 0.0), ceiling * (0.5 + self._jitter() / 2))
+        pause = backoff_seconds(
+            count,
+            first_seconds=FIRST_BACKOFF_SECONDS,
+            longest_seconds=LONGEST_BACKOFF_SECONDS,
+            jitter=self._jitter(),
+        )
+        pause = max(getattr(error, "retry_after_seconds", 0.0), pause)
         self._failed(key, error, pause)
         if key not in self._dirty:
             # Not add_after: the key is still active here, and its own retry must not be lost to that.

@@ -15,6 +15,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from chatelaine.kube.errors import Gone, KubeError, TooMany
 from chatelaine.kube.port import JsonObject, KubePort, Selection, WatchKind, metadata_of
+from chatelaine.model.backoff import backoff_seconds
 from chatelaine.telemetry.log import logger
 
 PAGE: Final = 500
@@ -152,8 +153,9 @@ class Watch(Generic[S]):
     def _pause(self, error: KubeError, failures: int) -> float:
         if isinstance(error, TooMany):
             return error.retry_after_seconds * (1 + self._jitter())
-        ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 10))
-        return ceiling * (0.5 + self._jitter() / 2)
+        return backoff_seconds(
+            failures, first_seconds=FIRST_PAUSE_SECONDS, longest_seconds=LONGEST_PAUSE_SECONDS, jitter=self._jitter()
+        )
 
     async def _list(self) -> None:
         seen: set[tuple[str, str]] = set()
