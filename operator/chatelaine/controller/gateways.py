@@ -16,6 +16,7 @@ import msgspec
 
 from chatelaine.controller.hosts import GATEWAY_SECONDS, KEY_SECONDS, HostMemory, Surroundings, gateway_client
 from chatelaine.controller.view import NO_DEADLINE
+from chatelaine.model.backoff import backoff_seconds
 from chatelaine.model.identifiers import gateway_server_name
 from chatelaine.model.verdict import Verdict
 from chatelaine.telemetry.log import logger
@@ -192,42 +193,52 @@ class GatewayLink:
             await self._forget_clients()
 
     async def _retry(self, failures: int) -> None:
-        ceiling = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 10))
-        await asyncio.sleep(ceiling * (0.5 + self._around.jitter() / 2))
+        pause = backoff_seconds(
+            failures,
+            first_seconds=FIRST_PAUSE_SECONDS,
+            longest_seconds=LONGEST_PAUSE_SECONDS,
+            jitter=self._around.jitter(),
+        )
+        await asyncio.sleep(pause)
         self._wake.set()
 
     # --- views
 
     async def _push(self) -> None:
-        standing = self._source.standing(self._memory.name)
-        if standing is None:
+        if self._source.standing(self._memory.name) is None:
             return
         if self._base is None or self._seen is None:
             await self._hello()
-        if standing.verdict == Verdict.TRUSTED and not self._attested(self._seen or b""):
-            # Another key than the one bound in the quote: nothing is opened to it before it is attested.
-            return
-        clients = await self._connected()
-        # A cut opens nothing: it is told even where no quote has bound the gateway's key yet.
-        client = clients.views if standing.verdict == Verdict.TRUSTED else clients.greeting
-        draft = self._draft(standing)
-        if draft is None:
-            return
         try:
-            answer = await client.call("PUT", "/control/v1/view", draft.update, ViewAck)
+            told = await self._tell()
         except PeerRefused as refused:
             if refused.problem.status != 409:
                 raise
             self._resync(refused)
-            draft = self._draft(standing)
-            if draft is None:
-                return
-            answer = await client.call("PUT", "/control/v1/view", draft.update, ViewAck)
-        self._acknowledge(draft, answer)
-        if self._attested(answer.peer_spki):
+            told = await self._tell()
+        if told is not None and self._attested(told[1].peer_spki):
             # Only over a key that the enrolled host has bound in a quote: a stolen leaf ends with its day.
-            name = gateway_server_name(self._memory.name)
+            (client, answer), name = told, gateway_server_name(self._memory.name)
             await self._around.renew(client, "/control/v1/leaf", name, answer.peer_spki, answer.peer_not_after)
+
+    async def _tell(self) -> tuple[PeerClient, Answer[ViewAck]] | None:
+        """One update over the standing as it is now: it may have been refuted since anything was waited for."""
+        clients = await self._connected()
+        standing = self._source.standing(self._memory.name)
+        if standing is None:
+            return None
+        trusted = standing.verdict == Verdict.TRUSTED
+        if trusted and not self._attested(self._seen or b""):
+            # Another key than the one bound in the quote: nothing is opened to it before it is attested.
+            return None
+        # A cut opens nothing: it is told even where no quote has bound the gateway's key yet.
+        client = clients.views if trusted else clients.greeting
+        draft = self._draft(standing)
+        if draft is None:
+            return None
+        answer = await client.call("PUT", "/control/v1/view", draft.update, ViewAck)
+        self._acknowledge(draft, answer)
+        return client, answer
 
     def _draft(self, standing: Standing) -> _Draft | None:
         """The next update; None if nothing may or need be said."""
