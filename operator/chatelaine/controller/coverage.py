@@ -21,7 +21,10 @@ class Coverage:
         stored, host = self._world.hsms.find(name), self._hosts.named(name)
         if stored is None:
             return []
-        names = [stored.index.policy, *sorted(host.extra_policies if host is not None else ())]
+        names = [stored.index.policy]
+        if host is not None:
+            host.extra_policies = {policy for policy in host.extra_policies if self._wanted(policy)}
+            names += sorted(host.extra_policies)
         for uid in stored.index.seats:
             claim = self._world.claim_stored(uid)
             if claim is not None and claim.index.policy is not None:
@@ -29,6 +32,11 @@ class Coverage:
         found = (self._world.policies.typed(policy) for policy in dict.fromkeys(names))
         own = self._world.policies.typed(stored.index.policy)
         return [policy for policy in found if policy is not None] if own is not None else []
+
+    def _wanted(self, policy: str) -> bool:
+        """Does a claim without a place still name it? One with a seat is looked at through its seat."""
+        waiting = (self._world.claims.find(name, namespace) for namespace, name in self._world.unbound())
+        return any(claim is not None and claim.index.policy == policy for claim in waiting)
 
     def accounted(self, name: str) -> frozenset[str]:
         """Labels of keys."""

@@ -126,7 +126,11 @@ class EmittedObjects:
                 )
         except NotFound:
             pass
+        # Nobody wants this name any more, or they will find out anew whose it is.
+        self.taken.pop((action.namespace, action.name), None)
         kept = self._world.secrets.find(action.name, action.namespace)
+        if kept is None or kept.summary.owner_uid == action.owner_uid:
+            self.written.pop((action.namespace, action.name), None)
         if kept is not None and kept.summary.owner_uid == action.owner_uid:
             self._world.secrets.lost(kept)
 

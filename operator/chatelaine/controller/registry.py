@@ -27,7 +27,7 @@ class Host:
     clock: Callable[[], float]
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     extra_policies: set[str] = field(default_factory=set)
-    """Policies of claims whose PCRs quotes must cover besides the Hsm's own."""
+    """Policies of claims that wait, whose PCRs quotes must cover besides the Hsm's own."""
     last_signature: object = None
     served: bool = False
 
