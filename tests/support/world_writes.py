@@ -103,7 +103,8 @@ def _check_allocation(world: World, claim: HsmClaim, sequence: int, status: HsmC
         raise Broken("bound to an Hsm that is not there")
     if claim.metadata.uid not in {seat.claim_uid for seat in item.status.allocations}:
         raise Broken("bound without a seat")
-    if not world.view(after.hsm.name).standing.binds:
+    standing = world.view(after.hsm.name).standing
+    if not (standing.serves and standing.fresh):
         raise Broken("bound to an HSM that has not just proven itself")
 
 
@@ -138,7 +139,8 @@ def ensure_key(world: World, action: p.EnsureKey) -> None:
             raise Refused("there is no such key")
         if (uid, name, version, action.hsm_uid) not in intents:
             raise Broken("a key was made without an intent")
-        if not world.view(action.hsm).standing.binds:
+        standing = world.view(action.hsm).standing
+        if not (standing.serves and standing.fresh):
             raise Broken("a key was made in an HSM that has not just proven itself")
         host.labels.add(action.label)
     world.made[action.label] = KeyMadeFacts("PEM", f"pkcs11:object={action.label}", world.now)

@@ -20,7 +20,7 @@ from chatelaine.controller.events import Recorder
 from chatelaine.controller.merge import merge_diff
 from chatelaine.controller.world import World
 from chatelaine.kube.errors import Conflict, KubeError, NotFound
-from chatelaine.kube.port import CLAIMS, HSMS, POLICIES, JsonObject, KubePort, ObjectKey, Resource, metadata_of
+from chatelaine.kube.port import OWN_KINDS, JsonObject, KubePort, ObjectKey, metadata_of
 from chatelaine.model.identifiers import FINALIZER
 from chatelaine.model.keys import KeyType
 from chatelaine.reconcile import plan as planned
@@ -28,7 +28,6 @@ from chatelaine.telemetry.metrics import OperatorMetrics
 from chatelaine.wire.peer import PeerError
 
 MANAGERS: Final = {"Hsm": "chatelaine-hsm", "HsmClaim": "chatelaine-claim", "AttestationPolicy": "chatelaine-policy"}
-RESOURCES: Final[dict[str, Resource]] = {"Hsm": HSMS, "HsmClaim": CLAIMS, "AttestationPolicy": POLICIES}
 SEATS: Final = frozenset({"allocations", "retained"})
 """Fields of `Hsm.status` that belong to the committer."""
 WRITERS: Final = 16
@@ -280,7 +279,7 @@ class Executor:
         stored = self._base(key, uid, run)
         guard = {"uid": uid, "resourceVersion": str(stored.resource_version)}
         body = {**patch, "metadata": {**patch.get("metadata", {}), **guard}}
-        cache, resource, namespace = self._caches[key.kind], RESOURCES[key.kind], key.namespace or None
+        cache, resource, namespace = self._caches[key.kind], OWN_KINDS[key.kind], key.namespace or None
         try:
             after = await self._kube.merge(
                 resource,

@@ -200,25 +200,32 @@ class KubeAdapter:
         content_type: str = "application/json",
         seconds: float = CALL_SECONDS,
     ) -> JsonObject:
+        async def once() -> JsonObject:
+            return await self._once(method, path, body, accept, content_type, seconds)
+
+        try:
+            return await once()
+        except Unauthenticated:
+            await self._login_again()
+        return await once()
+
+    async def _once(
+        self, method: str, path: str, body: JsonObject | None, accept: str, content_type: str, seconds: float
+    ) -> JsonObject:
         what = f"{method} {path.split('?', 1)[0]}"
         timeout = aiohttp.ClientTimeout(total=seconds)
-        for last in (False, True):
-            try:
-                response = await self._send(method, path, accept, timeout, body, content_type)
-                async with response:
-                    data = await response.read()
-                    parsed = msgspec.json.decode(data) if response.status < 300 else {}
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise Unavailable(f"{what}: {error or type(error).__name__}") from error
-            except ValueError as error:
-                raise Unavailable(f"{what}: the answer is no JSON") from error
-            if response.status < 300:
-                return parsed if isinstance(parsed, dict) else {}
-            refused = error_of(response.status, data, what, response.headers.get("Retry-After"))
-            if last or not isinstance(refused, Unauthenticated):
-                raise refused
-            await self._login_again()
-        raise Unauthenticated(f"{what}: 401", 401)
+        try:
+            response = await self._send(method, path, accept, timeout, body, content_type)
+            async with response:
+                data = await response.read()
+                parsed = msgspec.json.decode(data) if response.status < 300 else {}
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"{what}: {error or type(error).__name__}") from error
+        except ValueError as error:
+            raise Unavailable(f"{what}: the answer is no JSON") from error
+        if response.status >= 300:
+            raise error_of(response.status, data, what, response.headers.get("Retry-After"))
+        return parsed if isinstance(parsed, dict) else {}
 
     async def _send(
         self,

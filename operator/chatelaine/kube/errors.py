@@ -23,10 +23,9 @@ from typing import Any
 class KubeError(Exception):
     """The API server did not do what was asked. `status` is the HTTP status, 0 if there was none."""
 
-    def __init__(self, message: str, status: int = 0, details: dict[str, Any] | None = None) -> None:
+    def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
-        self.details = details or {}
 
 
 class Unavailable(KubeError):
@@ -81,7 +80,7 @@ def error_of(status: int, body: bytes, what: str, retry_after: str | None = None
         return TooMany(message, _seconds(retry_after))
     if status == 409:
         kind = AlreadyExists if said.get("reason") == "AlreadyExists" else Conflict
-        return kind(message, status, said)
+        return kind(message, status)
     kinds: dict[int, type[KubeError]] = {
         400: Invalid,
         401: Unauthenticated,
@@ -91,8 +90,8 @@ def error_of(status: int, body: bytes, what: str, retry_after: str | None = None
         422: Invalid,
     }
     if status in kinds:
-        return kinds[status](message, status, said)
-    return Unavailable(message, status, said) if status >= 500 else KubeError(message, status, said)
+        return kinds[status](message, status)
+    return Unavailable(message, status) if status >= 500 else KubeError(message, status)
 
 
 def _status_object(body: bytes) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from chatelaine.model.identifiers import GROUP, VERSION
@@ -211,14 +211,3 @@ def metadata_of(body: JsonObject) -> JsonObject:
     """`metadata` of an object, empty if it has none."""
     meta = body.get("metadata")
     return meta if isinstance(meta, dict) else {}
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """An object as Events and owner references name it."""
-
-    resource: Resource
-    name: str
-    namespace: str = ""
-    uid: str = ""
-    resource_version: str = field(default="", compare=False)

@@ -62,11 +62,6 @@ class Standing:
     ask_identity: bool = False
     ask_evidence: bool = False
 
-    @property
-    def binds(self) -> bool:
-        """New claims may bind, keys may be made."""
-        return self.serves and self.fresh
-
 
 def stamp_of(policy: AttestationPolicy) -> PolicyStamp:
     """Which policy, exactly."""

@@ -91,11 +91,6 @@ class Work:
         """The claim may use its HSM."""
         return self.view is not None and self.standing is not None and self.standing.serves
 
-    def seat_on(self, uid: str) -> HsmView | None:
-        """The HSM with that uid, if it has a committed seat for this claim."""
-        view = self.find(uid)
-        return view if view is not None and self.uid in view.seats and self.uid not in view.pending else None
-
     def find(self, uid: str) -> HsmView | None:
         """The HSM with that uid."""
         return next((view for view in self.snapshot.hsms if view.uid == uid), None)

@@ -72,7 +72,7 @@ class TestTime:
         world.settle()
         assert world.served("payments", "checkout").serves
         standing = judge(world.hsm_snapshot("hsm-a"))
-        assert (standing.serves, standing.fresh, standing.binds) == (True, False, False)
+        assert (standing.serves, standing.fresh) == (True, False)
         assert standing.valid_until == world.now + 30
         world.pass_time(31)
         world.settle()
