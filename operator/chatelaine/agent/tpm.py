@@ -231,7 +231,7 @@ def _ek_certificate(esys: ESAPI, index: int, ek_public: bytes) -> bytes | None:
         certificate = x509.load_der_x509_certificate(_without_padding(data))
         if spki_of(certificate) == parse_public(ek_public).spki:
             return certificate.public_bytes(Encoding.DER)
-    except (ValueError, EvidenceError, CertificateRefused) as error:
+    except (ValueError, x509.InvalidVersion, EvidenceError, CertificateRefused) as error:
         log.warning("the endorsement certificate cannot be read", error=type(error).__name__)
         return None
     log.warning("the endorsement certificate is over another key", sha256=hashlib.sha256(data).hexdigest())

@@ -79,6 +79,6 @@ def identify(
                 certificate_der,
             )
         leaf = check_leaf(certificate, bundle, name=None, now=int(wall_seconds))
-    except (ValueError, TypeError, UnusableKey, CertificateRefused) as error:
+    except (ValueError, TypeError, x509.InvalidVersion, UnusableKey, CertificateRefused) as error:
         raise PeerUnknown(str(error)) from error
     return Peer(Role.PROCESS, address, jkt, leaf.name, float(leaf.not_after), certificate_der)

@@ -84,7 +84,7 @@ def load_bundle(pem: str | bytes) -> tuple[x509.Certificate, ...]:
         raise CertificateRefused(Flaw.MALFORMED, f"over {MAX_BUNDLE_BYTES} bytes")
     try:
         certificates = tuple(x509.load_pem_x509_certificates(data))
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise CertificateRefused(Flaw.MALFORMED, str(error)) from error
     if not 1 <= len(certificates) <= MAX_BUNDLE_CERTIFICATES:
         raise CertificateRefused(Flaw.MALFORMED, f"{len(certificates)} certificates")
@@ -106,7 +106,7 @@ def check_leaf_der(der: bytes, bundle: Sequence[x509.Certificate], *, name: str 
         raise CertificateRefused(Flaw.MALFORMED, f"over {MAX_CERTIFICATE_BYTES} bytes")
     try:
         certificate = x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise CertificateRefused(Flaw.MALFORMED, str(error)) from error
     return check_leaf(certificate, bundle, name=name, now=now)
 

@@ -27,7 +27,7 @@ def proven_any_key(csr_der: bytes) -> CertificatePublicKeyTypes:
         csr = x509.load_der_x509_csr(csr_der)
         key = csr.public_key()
         proven = csr.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CsrRefused(f"the request does not parse: {error}") from error
     if not proven:
         raise CsrRefused("the request does not prove possession of its key")

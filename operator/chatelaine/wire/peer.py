@@ -294,7 +294,7 @@ def _key_of(der: bytes) -> tuple[bytes, int]:
         certificate = x509.load_der_x509_certificate(der)
         spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return spki, int(certificate.not_valid_after_utc.timestamp())
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise PeerNotAuthenticated(f"the peer's certificate cannot be read: {error}") from error
 
 
