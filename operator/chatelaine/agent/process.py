@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -17,7 +15,7 @@ from chatelaine.agent.server import AgentServer
 from chatelaine.agent.settings import AgentSettings, AttesterKind
 from chatelaine.agent.watch import ChangeCounter, watch_gateway, watch_tpm
 from chatelaine.model.identifiers import agent_server_name
-from chatelaine.pki.files import PUBLIC_FILE_MODE, make_private_folder, write_whole
+from chatelaine.pki.files import make_private_folder, tell_ready
 from chatelaine.pki.leaf import ProcessLeaf
 from chatelaine.telemetry.log import logger
 from chatelaine.wire.serve import Listener
@@ -63,7 +61,7 @@ async def _agent(settings: AgentSettings) -> AsyncIterator[int]:
                 watchers.create_task(watch_tpm(attester, counter, poll_seconds=settings.poll_seconds)),
                 watchers.create_task(watch_gateway(gateway.client, counter)),
             ]
-            _tell_ready(settings, port)
+            tell_ready(settings.ready_file, port=port)
             yield port
             for task in tasks:
                 task.cancel()
@@ -103,8 +101,3 @@ def build_attester(settings: AgentSettings) -> Attester:
         ) from error
 
     return TpmAttester(settings.tcti, settings.state_dir, ek_kind=settings.ek_kind, ak_kind=settings.ak_kind)
-
-
-def _tell_ready(settings: AgentSettings, port: int) -> None:
-    if settings.ready_file is not None:
-        write_whole(settings.ready_file, json.dumps({"port": port, "pid": os.getpid()}).encode(), PUBLIC_FILE_MODE)

@@ -13,6 +13,7 @@ from chatelaine.agent.errors import AgentError
 from chatelaine.agent.settings import AgentSettings, AttesterKind
 from chatelaine.agent.tpm_kinds import AkKind, EkKind
 from chatelaine.agent.watch import POLL_SECONDS
+from chatelaine.cli.exits import FAILED
 from chatelaine.cli.listen import parse_listen
 from chatelaine.pki.errors import PkiError
 from chatelaine.telemetry.log import configure
@@ -69,7 +70,7 @@ def agent(
         asyncio.run(run_agent(settings))
     except (AgentError, PkiError, OSError) as error:
         typer.echo(f"chatelaine agent: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(FAILED) from error
 
 
 if __name__ == "__main__":

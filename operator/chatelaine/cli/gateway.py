@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 import uvloop
 
+from chatelaine.cli.exits import FAILED
+from chatelaine.cli.listen import parse_listen
 from chatelaine.gateway.server import Gateway
 from chatelaine.gateway.settings import Address, GatewaySettings, HsmKind, SettingsRefused
 from chatelaine.pkcs11.errors import HsmError
@@ -15,9 +17,6 @@ from chatelaine.pki.errors import PkiError
 from chatelaine.telemetry.log import configure
 
 app = typer.Typer(add_completion=False, help="Serve one token to those who may use it.")
-
-USAGE = 64
-CANNOT_START = 1
 
 
 @app.command()
@@ -44,7 +43,7 @@ def gateway(
             host_name=host_name,
             state_dir=state_dir,
             tls_dir=tls_dir,
-            listen=Address.parse(listen),
+            listen=Address(*parse_listen(listen)),
             local_socket=local_socket,
             hsm=hsm,
             module=module,
@@ -54,8 +53,7 @@ def gateway(
             ready_file=ready_file,
         )
     except SettingsRefused as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(USAGE) from error
+        raise typer.BadParameter(str(error)) from error
 
     async def serve() -> None:
         await Gateway(settings).run()
@@ -64,7 +62,7 @@ def gateway(
         uvloop.run(serve())
     except (PkiError, HsmError, OSError) as error:
         typer.echo(f"the gateway cannot start: {error}", err=True)
-        raise typer.Exit(CANNOT_START) from error
+        raise typer.Exit(FAILED) from error
 
 
 if __name__ == "__main__":

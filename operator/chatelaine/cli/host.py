@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from chatelaine.cli.exits import FAILED
 from chatelaine.cli.host_join import join_host
 from chatelaine.pki.errors import PkiError
 from chatelaine.pki.invitation import MAX_TOKEN_CHARACTERS, Invitation
@@ -76,7 +77,7 @@ def _token(token_file: Path | None) -> str:
 
 def _failed(message: str) -> typer.Exit:
     typer.echo(f"chatelaine host: {message}", err=True)
-    return typer.Exit(1)
+    return typer.Exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from typing import Final
 
 import typer
 
+from chatelaine.cli.exits import UNAVAILABLE
+
 SUBCOMMANDS: Final = {
     "operator": "Watch the cluster and bind claims to attested HSMs.",
     "gateway": "Serve an HSM to attested workloads.",
@@ -42,7 +44,7 @@ def _load(name: str) -> typer.Typer:
         module = importlib.import_module(f"chatelaine.cli.{name}")
     except ImportError as error:
         typer.echo(f"chatelaine {name} cannot run here: {error}", err=True)
-        raise typer.Exit(69) from error
+        raise typer.Exit(UNAVAILABLE) from error
     found: typer.Typer = module.app
     return found
 

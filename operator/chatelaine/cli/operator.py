@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 import uvloop
 
+from chatelaine.cli.exits import FAILED
 from chatelaine.cli.listen import parse_listen
 from chatelaine.controller.executor import AfterAction
 from chatelaine.controller.operator import Operator
@@ -65,7 +66,7 @@ def operator(
         uvloop.run(serve(settings))
     except LoginFailed as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(FAILED) from error
 
 
 async def serve(settings: OperatorSettings, after_action: AfterAction = lambda _number, _action: None) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -20,14 +20,11 @@ from typer.exceptions import TyperException
 from chatelaine.appraisal.ear import ear_claims
 from chatelaine.appraisal.offline import QuoteCase, Report, judge_certificate, judge_quote, quote_appraisal
 from chatelaine.cli import verify_inputs as inputs
+from chatelaine.cli.exits import VERDICTS, VERIFY_USAGE
 from chatelaine.cli.report import print_json, print_report
 from chatelaine.evidence.certificates import MAX_FILE_BYTES, CertificateKind
 from chatelaine.evidence.tpm_public import MAX_PUBLIC_BYTES
 from chatelaine.evidence.tpm_types import MAX_ATTEST_BYTES, MAX_SIGNATURE_BYTES
-from chatelaine.model.verdict import Verdict
-
-EXIT_USAGE: Final = 64
-EXIT: Final = {Verdict.TRUSTED: 0, Verdict.UNTRUSTED: 1, Verdict.UNKNOWN: 2}
 
 
 class VerifyGroup(TyperGroup):
@@ -38,7 +35,7 @@ class VerifyGroup(TyperGroup):
         try:
             return super().make_context(*args, **kwargs)
         except TyperException as error:
-            error.exit_code = EXIT_USAGE
+            error.exit_code = VERIFY_USAGE
             raise
 
     def invoke(self, ctx: Any) -> Any:
@@ -46,7 +43,7 @@ class VerifyGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except TyperException as error:
-            error.exit_code = EXIT_USAGE
+            error.exit_code = VERIFY_USAGE
             raise
 
 
@@ -150,7 +147,7 @@ def _finish(report: Report, *, json: bool, ear: Mapping[str, object] | None = No
         print_json(report, ear)
     else:
         print_report(report)
-    raise typer.Exit(EXIT[report.verdict])
+    raise typer.Exit(VERDICTS[report.verdict])
 
 
 if __name__ == "__main__":

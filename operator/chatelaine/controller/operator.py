@@ -12,8 +12,6 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import msgspec
-
 from chatelaine.controller.assembly import assemble
 from chatelaine.controller.cache import KindCache
 from chatelaine.controller.executor import AfterAction
@@ -24,7 +22,7 @@ from chatelaine.kube.adapter import KubeAdapter
 from chatelaine.kube.errors import KubeError
 from chatelaine.kube.port import ObjectKey
 from chatelaine.pki.errors import PkiError
-from chatelaine.pki.files import write_whole
+from chatelaine.pki.files import tell_ready
 from chatelaine.telemetry.log import logger
 from chatelaine.wire.messages import ClusterKeys
 
@@ -206,6 +204,5 @@ class Operator:
             await self._pki.ready.wait()
             context = self._pki.leaf.server_context(client_certificates=False)
             ports["join"] = await self._join.start(context, *settings.join_listen)
-        if settings.ready_file is not None:
-            write_whole(settings.ready_file, msgspec.json.encode(ports))
+        tell_ready(settings.ready_file, **ports)
         _log.info("listening", **ports)

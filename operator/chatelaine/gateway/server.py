@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -38,7 +37,7 @@ from chatelaine.pkcs11.port import HsmPort
 from chatelaine.pkcs11.settings import HsmEvent, Pkcs11Settings
 from chatelaine.pkcs11.simulated import SimulatedHsm
 from chatelaine.pkcs11.supervisor import Pkcs11Supervisor
-from chatelaine.pki.files import make_private_folder, write_whole
+from chatelaine.pki.files import make_private_folder, tell_ready
 from chatelaine.telemetry.log import logger
 
 log = logger(__name__)
@@ -190,9 +189,7 @@ class Gateway:
     def _tell_ready(self, server: asyncio.Server) -> None:
         host, port = server.sockets[0].getsockname()[:2]
         log.info("listening", address=host, port=port)
-        if self._settings.ready_file is not None:
-            said = json.dumps({"host": host, "port": port, "pid": os.getpid()})
-            write_whole(self._settings.ready_file, said.encode())
+        tell_ready(self._settings.ready_file, host=host, port=port)
 
     async def _stop(self, servers: list[asyncio.Server]) -> None:
         for server in servers:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 
 class SettingsRefused(ValueError):
@@ -26,18 +25,6 @@ class Address:
 
     host: str
     port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `host:port`, `[v6]:port`.
-
-        Raises:
-            SettingsRefused: it is neither.
-        """
-        host, colon, port = text.rpartition(":")
-        if not colon or not port.isdigit() or int(port) > 65535:
-            raise SettingsRefused(f"--listen {text}: expected host:port")
-        return cls(host.strip("[]"), int(port))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from pathlib import Path
@@ -55,6 +56,16 @@ def write_once(path: Path, data: bytes, mode: int = PRIVATE_FILE_MODE) -> bool:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
     return True
+
+
+def tell_ready(path: Path | None, **facts: str | int) -> None:
+    """Write what a process has to say once it listens: JSON with its `pid`, for its own user. Nothing without a path.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if path is not None:
+        write_whole(path, json.dumps({**facts, "pid": os.getpid()}).encode())
 
 
 def read_private(path: Path, max_bytes: int) -> bytes:

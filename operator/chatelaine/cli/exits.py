@@ -1,0 +1,16 @@
+"""Every exit status of `chatelaine` beside 0. Usage errors end with 2, by typer, but for those of `verify`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from chatelaine.model.verdict import Verdict
+
+FAILED: Final = 1
+"""It could not start, or not do what was asked; standard error says why."""
+UNAVAILABLE: Final = 69
+"""This machine lacks what the subcommand needs (`EX_UNAVAILABLE` of sysexits.h)."""
+VERDICTS: Final = {Verdict.TRUSTED: 0, Verdict.UNTRUSTED: 1, Verdict.UNKNOWN: 2}
+"""How `verify` ends."""
+VERIFY_USAGE: Final = 64
+"""Usage errors of `verify` (`EX_USAGE`): its 2 says *cannot tell*."""
