@@ -92,11 +92,14 @@ def readmission_message(held: AttestationStatus) -> str:
     return f"Check the host, then annotate {ANNOTATION_READMIT}={held.evidence_digest}."
 
 
-def marked(before: AttestationStatus | None, reason: Reason) -> AttestationStatus | None:
+def mark(before: AttestationStatus, reason: Reason) -> AttestationStatus:
     """The last attestation, no longer trusted. Facts, policy and epoch stay: later rounds are compared with them."""
-    if before is None:
-        return None
     return before.model_copy(update={"verdict": Verdict.UNKNOWN, "reason": reason.value})
+
+
+def marked(before: AttestationStatus | None, reason: Reason) -> AttestationStatus | None:
+    """`mark`, where there is one."""
+    return mark(before, reason) if before is not None else None
 
 
 def stamped(before: AttestationStatus | None, after: AttestationStatus) -> AttestationStatus:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from chatelaine.model.claim import HsmRefStatus, KeySpec, KeyStatus, KeyVersionStatus, ReclaimPolicy
+from chatelaine.model.claim import ClaimAllocation, HsmRefStatus, KeySpec, KeyStatus, KeyVersionStatus, ReclaimPolicy
 from chatelaine.model.conditions import timestamp
 from chatelaine.model.identifiers import ANNOTATION_DESTROY, key_label
 from chatelaine.model.keys import KeyState
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile.plan import DestroyKey, EmitEvent, EnsureKey, EventType
+from chatelaine.reconcile.snapshot import HsmView
 from chatelaine.reconcile.work import Next, Work
 
 REMOVED: Final = "removed from the manifest"
@@ -31,12 +32,13 @@ def keys(work: Work) -> Next:
     wanted = {key.name: key for key in work.snapshot.claim.spec.keys or ()}
     work.keys = [_retired(work, key, wanted.get(key.name)) for key in work.keys]
     work.keys = [_suspected(work, key) for key in work.keys]
-    if work.view is not None and work.allocation is not None and not work.paused:
+    view, allocation = work.view, work.allocation
+    if view is not None and allocation is not None and not work.paused:
         _destroy(work)
         work.keys = [_activated(work, key) for key in work.keys]
         if work.standing is not None and work.standing.serves and work.standing.fresh:
-            _intend(work, wanted)
-            _ensure(work)
+            _intend(work, wanted, view, allocation)
+            _ensure(work, view)
     _judge(work, wanted)
     return Next.GO_ON
 
@@ -118,7 +120,7 @@ def _activated(work: Work, key: KeyStatus) -> KeyStatus:
     return key.model_copy(update={"versions": versions})
 
 
-def _intend(work: Work, wanted: dict[str, KeySpec]) -> None:
+def _intend(work: Work, wanted: dict[str, KeySpec], view: HsmView, allocation: ClaimAllocation) -> None:
     """A PreActive version for every key that has none under this allocation."""
     known = {key.name: index for index, key in enumerate(work.keys)}
     for name, spec in wanted.items():
@@ -128,17 +130,16 @@ def _intend(work: Work, wanted: dict[str, KeySpec]) -> None:
         key = work.keys[known[name]] if name in known else None
         if key is None or key.type is not spec.type or any(v.state in LIVE for v in key.versions):
             continue
-        work.keys[known[name]] = key.model_copy(update={"versions": _pruned([*key.versions, _intent(work, key)])})
+        versions = _pruned([*key.versions, _intent(key, view, allocation)])
+        work.keys[known[name]] = key.model_copy(update={"versions": versions})
 
 
-def _intent(work: Work, key: KeyStatus) -> KeyVersionStatus:
-    assert work.view is not None  # noqa: S101 - the caller has asked
-    assert work.allocation is not None  # noqa: S101 - the caller has asked
+def _intent(key: KeyStatus, view: HsmView, allocation: ClaimAllocation) -> KeyVersionStatus:
     return KeyVersionStatus(
         version=max((version.version for version in key.versions), default=0) + 1,
         state=KeyState.PRE_ACTIVE,
-        sequence=work.allocation.sequence,
-        hsm=HsmRefStatus(name=work.view.name, uid=work.view.uid),
+        sequence=allocation.sequence,
+        hsm=HsmRefStatus(name=view.name, uid=view.uid),
     )
 
 
@@ -151,16 +152,15 @@ def _pruned(versions: list[KeyVersionStatus]) -> list[KeyVersionStatus]:
     return versions
 
 
-def _ensure(work: Work) -> None:
+def _ensure(work: Work, view: HsmView) -> None:
     """Ask for every intent that is not made yet. The status with the intent is written before these run."""
-    assert work.view is not None  # noqa: S101 - the caller has asked
-    if work.view.silent:
+    if view.silent:
         return
     for key in work.keys:
         for version in key.versions:
-            if version.state is KeyState.PRE_ACTIVE and version.hsm.uid == work.view.uid:
+            if version.state is KeyState.PRE_ACTIVE and version.hsm.uid == view.uid:
                 label = key_label(work.uid, key.name, version.version)
-                work.after.append(EnsureKey(work.view.name, work.view.uid, label, key.type, may_generate=True))
+                work.after.append(EnsureKey(view.name, view.uid, label, key.type, may_generate=True))
 
 
 def _judge(work: Work, wanted: dict[str, KeySpec]) -> None:

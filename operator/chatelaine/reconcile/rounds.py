@@ -110,7 +110,7 @@ def _trusted_message(policy: str, evidence: VerifiedEvidence | AuthenticatedRefu
 def refuted(snapshot: HsmSnapshot, judged: Standing, before: AttestationStatus | None) -> Standing:
     """A deviation. If only the policy has changed since the host was last accepted, the host has not deviated."""
     after = judged.attestation
-    assert after is not None  # noqa: S101 - `_appraised` always makes one
+    assert after is not None  # noqa: S101 - `appraised` always makes one
     blocked = (
         before is not None
         and not is_sticky(before)

@@ -18,6 +18,7 @@ Whatever is not authenticated as this host's never gets here, so a stranger can 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.conditions import find, seconds_of, timestamp
@@ -34,6 +35,7 @@ from chatelaine.reconcile.judged import (
     Standing,
     is_held,
     is_sticky,
+    mark,
     marked,
     policy_ref,
     readmission_message,
@@ -68,12 +70,11 @@ def judge(snapshot: HsmSnapshot) -> Standing:
     if is_sticky(before) or is_held(before) or enrolment.outcome is not Outcome.HOLDS or enrolment.admits:
         return _hold(snapshot, enrolment)
     # 5
-    problem = _policy_problem(snapshot)
-    if problem is not None:
-        return _lapse(snapshot, enrolment, *problem)
-    assert snapshot.policy is not None  # noqa: S101 - `_policy_problem` has just said so
+    policy = _enforceable(snapshot)
+    if isinstance(policy, _Problem):
+        return _lapse(snapshot, enrolment, policy.reason, policy.message)
     # 6, 7, 8
-    return audited(_judge_round(snapshot, snapshot.policy, enrolment), snapshot.policy, snapshot.now)
+    return audited(_judge_round(snapshot, policy, enrolment), policy, snapshot.now)
 
 
 # --- 1: re-admission ------------------------------------------------------------------------------------------
@@ -88,12 +89,12 @@ def _readmission_asked(snapshot: HsmSnapshot, before: AttestationStatus) -> bool
 
 def _readmit(snapshot: HsmSnapshot, before: AttestationStatus) -> Standing | None:
     """The checks of a first admission, over a round made for it. None: the host has not shown all of it yet."""
-    policy = snapshot.policy
+    policy = _enforceable(snapshot)
     shown = _shown_since(snapshot.host, before, asked_at=snapshot.readmission_asked_at)
     if shown is None:
         return None
     presented, round_ = shown
-    if policy is None or _policy_problem(snapshot) is not None:
+    if isinstance(policy, _Problem):
         return None
     proof = enrolments.prove(snapshot, presented)
     if proof.outcome is not Outcome.HOLDS or snapshot.now >= round_.received_at + policy.spec.freshness.max_age_seconds:
@@ -218,12 +219,18 @@ def _kept_message(snapshot: HsmSnapshot, reason: Reason) -> str:
 # --- 5: policy ------------------------------------------------------------------------------------------------
 
 
-def _policy_problem(snapshot: HsmSnapshot) -> tuple[Reason, str] | None:
+class _Problem(NamedTuple):
+    reason: Reason
+    message: str
+
+
+def _enforceable(snapshot: HsmSnapshot) -> AttestationPolicy | _Problem:
+    """The Hsm's own policy, or why nothing can be judged by it."""
     name = snapshot.hsm.spec.attestation.policy_ref.name
     if snapshot.policy is None:
-        return Reason.POLICY_NOT_FOUND, f"AttestationPolicy {name} does not exist."
+        return _Problem(Reason.POLICY_NOT_FOUND, f"AttestationPolicy {name} does not exist.")
     wrong = contradictions(snapshot.policy.spec)
-    return (Reason.POLICY_INVALID, f"AttestationPolicy {name}: {wrong[0]}") if wrong else None
+    return _Problem(Reason.POLICY_INVALID, f"AttestationPolicy {name}: {wrong[0]}") if wrong else snapshot.policy
 
 
 # --- 6, 7: the round ------------------------------------------------------------------------------------------
@@ -240,8 +247,7 @@ def _judge_round(snapshot: HsmSnapshot, policy: AttestationPolicy, enrolment: En
     if isinstance(evidence, VerifiedEvidence):
         identity = snapshot.hsm.status.identity
         if before is not None and went_back(before, evidence):
-            held = marked(before, Reason.IDENTITY_CONFLICT)
-            assert held is not None  # noqa: S101 - marked from something that is there
+            held = mark(before, Reason.IDENTITY_CONFLICT)
             return Standing(
                 Verdict.UNKNOWN, Reason.IDENTITY_CONFLICT,
                 f"The TPM's reset or restart counter went back. {readmission_message(held)}",
