@@ -11,7 +11,7 @@ packages=(
   swtpm swtpm-tools tpm2-tools # TPM 2.0 in software, and its tools
   python3-venv python3-dev   # .venv; headers for the one package that has no wheel, tpm2-pytss ...
   libtss2-dev pkg-config gcc libc6-dev # ... which is compiled against the TPM software stack
-  openssl procps ca-certificates
+  openssl procps iproute2 ca-certificates
   shellcheck
 )
 
