@@ -10,8 +10,9 @@ import uvloop
 
 from chatelaine.cli.exits import FAILED
 from chatelaine.cli.listen import parse_listen
+from chatelaine.gateway.errors import SettingsRefused
 from chatelaine.gateway.server import Gateway
-from chatelaine.gateway.settings import Address, GatewaySettings, HsmKind, SettingsRefused
+from chatelaine.gateway.settings import Address, GatewaySettings, HsmKind
 from chatelaine.pkcs11.errors import HsmError
 from chatelaine.pki.errors import PkiError
 from chatelaine.telemetry.log import configure

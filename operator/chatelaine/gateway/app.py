@@ -21,12 +21,11 @@ import msgspec
 
 from chatelaine.gateway import metrics as counted
 from chatelaine.gateway import operations, problems
-from chatelaine.gateway.audit import AuditUnavailable
 from chatelaine.gateway.authorize import Asked, allowed, authenticated
 from chatelaine.gateway.control import Control
+from chatelaine.gateway.errors import AuditUnavailable, PeerGone
 from chatelaine.gateway.exchange import TokenExchange, parse_form
 from chatelaine.gateway.http import (
-    PeerGone,
     Receive,
     Scope,
     Send,

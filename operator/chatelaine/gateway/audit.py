@@ -18,7 +18,8 @@ from typing import Final
 
 import msgspec
 
-from chatelaine.gateway.audit_chain import FIRST, KEY_BYTES, ChainBroken, Link, open_line, seal
+from chatelaine.gateway.audit_chain import FIRST, KEY_BYTES, Link, open_line, seal
+from chatelaine.gateway.errors import AuditUnavailable, ChainBroken
 from chatelaine.gateway.limits import AUDIT_REOPEN_SECONDS, AUDIT_TAIL_BYTES
 from chatelaine.pki.errors import KeyFileDamaged
 from chatelaine.pki.files import read_private, write_once
@@ -28,10 +29,6 @@ log = logger(__name__)
 
 _KEY_FILE: Final = "audit.key"
 _LOG_FILE: Final = "audit.jsonl"
-
-
-class AuditUnavailable(Exception):
-    """The record cannot be written; the operation must not be answered."""
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):

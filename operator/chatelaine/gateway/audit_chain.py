@@ -13,15 +13,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from chatelaine.gateway.errors import ChainBroken
+
 DOMAIN: Final = b"chatelaine/audit/v1\x00"
 START: Final = "0" * 64
 """`prev` of the first line."""
 KEY_BYTES: Final = 32
 _MAC_TAIL_BYTES: Final = len(b',"mac":""}') + 64
-
-
-class ChainBroken(Exception):
-    """A line does not follow from the one before, or was changed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from collections.abc import Awaitable, Callable
 from chatelaine.evidence.errors import EvidenceError
 from chatelaine.evidence.inventory import encode_inventory
 from chatelaine.gateway import problems
-from chatelaine.gateway.audit import AuditRecord, AuditUnavailable
+from chatelaine.gateway.audit import AuditRecord
 from chatelaine.gateway.connections import Connection
+from chatelaine.gateway.errors import AuditUnavailable, ViewOutdated, ViewRefused
 from chatelaine.gateway.http import (
     Receive,
     Scope,
@@ -31,7 +32,6 @@ from chatelaine.gateway.http import (
 from chatelaine.gateway.metrics import ALLOWED, FAILED
 from chatelaine.gateway.problems import HSM_STATUS, Refusal
 from chatelaine.gateway.runtime import Runtime, moment
-from chatelaine.gateway.view import ViewOutdated, ViewRefused
 from chatelaine.model.identifiers import ClaimKey, parse_key_label
 from chatelaine.model.keys import KeyType
 from chatelaine.pkcs11.errors import HsmError

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar, cast
 
 from chatelaine.gateway import problems
 from chatelaine.gateway.connections import Connection
+from chatelaine.gateway.errors import PeerGone
 from chatelaine.gateway.problems import Refusal
 from chatelaine.gateway.protocol import EXTENSION, cycle_of, write_answer
 from chatelaine.wire.errors import MessageMalformed, VersionNotSupported
@@ -21,10 +22,6 @@ M = TypeVar("M", bound=Message)
 JSON: Final = b"application/json"
 LINES: Final = (b"content-type", LINES_MEDIA_TYPE.encode())
 NO_STORE: Final = (b"cache-control", b"no-store")
-
-
-class PeerGone(Exception):
-    """The peer closed before its request was whole. There is nobody to answer."""
 
 
 def connection_of(scope: Scope) -> Connection:

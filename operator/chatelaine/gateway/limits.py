@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from chatelaine.model.common import MAX_CLAIM_KEYS, MAX_KEY_VERSIONS
+
 # --- one request
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Read before anything is parsed."""
@@ -37,8 +39,8 @@ MAX_PUBLIC_KEYS: Final = 4096
 
 # --- views
 MAX_CLAIMS: Final = 4096
-MAX_KEYS_PER_CLAIM: Final = 64
-MAX_VERSIONS_PER_KEY: Final = 256
+MAX_KEYS_PER_CLAIM: Final = MAX_CLAIM_KEYS
+MAX_VERSIONS_PER_KEY: Final = MAX_KEY_VERSIONS
 MAX_CLIENTS_PER_CLAIM: Final = 64
 MAX_POLICIES_PER_CLAIM: Final = 8
 """Their digests stand in each token, which has 4 KiB."""

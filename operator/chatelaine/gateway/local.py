@@ -14,10 +14,10 @@ import contextlib
 from chatelaine.evidence.errors import EvidenceError
 from chatelaine.gateway import metrics as counted
 from chatelaine.gateway import problems
+from chatelaine.gateway.errors import PeerGone
 from chatelaine.gateway.http import (
     LINES,
     NO_STORE,
-    PeerGone,
     Receive,
     Scope,
     Send,

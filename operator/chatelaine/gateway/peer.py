@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cryptography import x509
 
 from chatelaine.gateway.client_ca import ClientCa
+from chatelaine.gateway.errors import PeerUnknown
 from chatelaine.pki.chain import MAX_CERTIFICATE_BYTES, check_leaf, spki_of
 from chatelaine.pki.errors import CertificateRefused
 from chatelaine.tokens.jwk import UnusableKey, thumbprint
@@ -44,10 +45,6 @@ class Peer:
     def jkt_at(self, wall_seconds: float) -> str:
         """The thumbprint, or nothing once the leaf has ended: a connection may outlive its certificate."""
         return self.jkt if wall_seconds < self.not_after else ""
-
-
-class PeerUnknown(Exception):
-    """The certificate is of no CA that is trusted now, or cannot be read."""
 
 
 def identify(

@@ -12,8 +12,9 @@ from uvicorn.server import ServerState
 
 from chatelaine.gateway import problems
 from chatelaine.gateway.connections import Connection, Connections
+from chatelaine.gateway.errors import PeerUnknown
 from chatelaine.gateway.limits import IDLE_SECONDS, MAX_HEADERS, MAX_HEADERS_BYTES, MAX_URL_BYTES
-from chatelaine.gateway.peer import Peer, PeerUnknown
+from chatelaine.gateway.peer import Peer
 
 EXTENSION: Final = "chatelaine.connection"
 

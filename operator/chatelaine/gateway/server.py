@@ -21,15 +21,16 @@ from chatelaine.gateway.app import GatewayApp
 from chatelaine.gateway.audit import AuditLog
 from chatelaine.gateway.client_ca import ClientCa
 from chatelaine.gateway.connections import Connections
+from chatelaine.gateway.errors import PeerUnknown, ServiceKeyChanged, SettingsRefused
 from chatelaine.gateway.inventory_watch import InventoryWatch
 from chatelaine.gateway.local import LocalApp
 from chatelaine.gateway.metrics import Metrics
 from chatelaine.gateway.operations import KeyOperations
-from chatelaine.gateway.peer import Peer, PeerUnknown, Role, identify
+from chatelaine.gateway.peer import Peer, Role, identify
 from chatelaine.gateway.protocol import GatewayProtocol, Identify, uvicorn_config
 from chatelaine.gateway.runtime import Runtime, moment
-from chatelaine.gateway.service import ServiceKeyChanged, prepare
-from chatelaine.gateway.settings import GatewaySettings, HsmKind, SettingsRefused
+from chatelaine.gateway.service import prepare
+from chatelaine.gateway.settings import GatewaySettings, HsmKind
 from chatelaine.gateway.tls import GatewayTls
 from chatelaine.gateway.view import LiveView
 from chatelaine.pkcs11.errors import HsmError

@@ -15,6 +15,7 @@ import msgspec
 
 from chatelaine.evidence.hsm_statement import HsmStatement, statement_to_sign
 from chatelaine.evidence.inventory import encode_inventory
+from chatelaine.gateway.errors import ServiceKeyChanged
 from chatelaine.model.identifiers import DIGEST_PREFIX, digest_of
 from chatelaine.pkcs11.lifecycle import ServiceKeys, ensure_service_keys
 from chatelaine.pkcs11.port import HsmPort, SignMechanism, TokenInfo
@@ -31,10 +32,6 @@ from chatelaine.wire.messages import (
 _PINS_FILE: Final = "service-keys.json"
 _MAX_PINS_BYTES: Final = 4096
 _AUDIENCE: Final = "urn:chatelaine:hsm:"
-
-
-class ServiceKeyChanged(Exception):
-    """The token holds another service key than the one that was pinned at the first start."""
 
 
 class _Pins(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

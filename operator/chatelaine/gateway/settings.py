@@ -6,9 +6,7 @@ import enum
 from dataclasses import dataclass
 from pathlib import Path
 
-
-class SettingsRefused(ValueError):
-    """The settings contradict themselves; the message says which and what to do."""
+from chatelaine.gateway.errors import SettingsRefused
 
 
 class HsmKind(enum.StrEnum):

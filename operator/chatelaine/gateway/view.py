@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from chatelaine.gateway.errors import ViewOutdated, ViewRefused
 from chatelaine.gateway.limits import (
     MAX_CLAIMS,
     MAX_CLIENTS_PER_CLAIM,
@@ -43,14 +44,6 @@ _KEY_TYPES: Final = {item.value: item for item in KeyType}
 _USAGES: Final = {item.value: item for item in Usage}
 _STATES: Final = {item.value: item for item in KeyState}
 _VERDICTS: Final = {item.value: item for item in Verdict}
-
-
-class ViewOutdated(Exception):
-    """The update does not follow from what is held: the operator must look at `GatewayHello` and send a whole view."""
-
-
-class ViewRefused(Exception):
-    """The update contradicts itself or breaks a bound. Nothing of it is in force."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from chatelaine.gateway.audit import AuditLog, AuditRecord, AuditUnavailable, jti_hash
+from chatelaine.gateway.audit import AuditLog, AuditRecord, jti_hash
 from chatelaine.gateway.audit_chain import verify
+from chatelaine.gateway.errors import AuditUnavailable
 from chatelaine.pki.errors import KeyFileDamaged, KeyFileExposed
 
 RECORD = AuditRecord(at=1.0, operation="Sign", result="Allowed")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatelaine.gateway.audit_chain import FIRST, ChainBroken, Link, open_line, seal, verify
+from chatelaine.gateway.audit_chain import FIRST, Link, open_line, seal, verify
+from chatelaine.gateway.errors import ChainBroken
 
 KEY = b"k" * 32
 

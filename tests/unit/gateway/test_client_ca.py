@@ -8,8 +8,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from chatelaine.gateway.client_ca import ClientCa
+from chatelaine.gateway.errors import PeerUnknown
 from chatelaine.gateway.limits import CLIENT_CA_RENEW_SECONDS, CLIENT_CA_SECONDS, CLIENT_LEAF_SECONDS
-from chatelaine.gateway.peer import Peer, PeerUnknown, Role, identify
+from chatelaine.gateway.peer import Peer, Role, identify
 from chatelaine.model.identifiers import OPERATOR_SERVER_NAME, agent_server_name
 from chatelaine.pki.errors import AuthorityMalformed, CsrRefused, KeyFileExposed
 from chatelaine.tokens.trust_token import Subject

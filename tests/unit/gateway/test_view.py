@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatelaine.gateway.errors import ViewOutdated, ViewRefused
 from chatelaine.gateway.limits import MAX_DEADLINE_SECONDS
-from chatelaine.gateway.view import LiveView, ViewOutdated, ViewRefused
+from chatelaine.gateway.view import LiveView
 from chatelaine.model.identifiers import key_label
 from chatelaine.model.keys import KeyState, Usage
 from chatelaine.model.verdict import Verdict
