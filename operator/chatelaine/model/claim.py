@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, StringConstraints
 
 from chatelaine.model.common import (
+    MAX_CLAIM_KEYS,
+    MAX_KEY_VERSIONS,
     Conditions,
     LabelSelector,
     Later,
@@ -212,7 +214,9 @@ class KeyStatus(Model):
     type: Annotated[KeyType, Field(description="Type.")]
     versions: Annotated[
         list[KeyVersionStatus],
-        Field(max_length=64, description="Versions, oldest first.", json_schema_extra=map_list("version")),
+        Field(
+            max_length=MAX_KEY_VERSIONS, description="Versions, oldest first.", json_schema_extra=map_list("version")
+        ),
     ]
 
 
@@ -236,7 +240,8 @@ class HsmClaimStatus(Model):
     allocation: Annotated[ClaimAllocation | None, Field(description="The binding.")] = None
     binding: Annotated[BindingStatus | None, Field(description="Secret for workloads.")] = None
     keys: Annotated[
-        list[KeyStatus], Field(max_length=32, description="Keys and versions.", json_schema_extra=map_list("name"))
+        list[KeyStatus],
+        Field(max_length=MAX_CLAIM_KEYS, description="Keys and versions.", json_schema_extra=map_list("name")),
     ] = Field(default_factory=list)
     network_policies: Annotated[
         list[NetworkPolicyRef],

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 MAX_ALLOCATIONS: Final = 256
+MAX_CLAIM_KEYS: Final = 32
+"""Keys in a claim's status: those of its spec, and those that were taken out of it."""
+MAX_KEY_VERSIONS: Final = 64
 
 
 def cel(rule: str, message: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from chatelaine.model.claim import ClaimAllocation, HsmRefStatus, KeySpec, KeyStatus, KeyVersionStatus, ReclaimPolicy
+from chatelaine.model.common import MAX_CLAIM_KEYS, MAX_KEY_VERSIONS
 from chatelaine.model.conditions import timestamp
 from chatelaine.model.identifiers import ANNOTATION_DESTROY, key_label
 from chatelaine.model.keys import KeyState
@@ -22,8 +23,6 @@ from chatelaine.reconcile.work import Next, Work
 REMOVED: Final = "removed from the manifest"
 MOVED: Final = "the claim moved to another allocation"
 DESTROYED: Final = "destroyed as asked for by annotation"
-MAX_VERSIONS: Final = 64
-MAX_KEYS: Final = 32
 LIVE: Final = frozenset({KeyState.PRE_ACTIVE, KeyState.ACTIVE})
 
 
@@ -124,7 +123,7 @@ def _intend(work: Work, wanted: dict[str, KeySpec], view: HsmView, allocation: C
     """A PreActive version for every key that has none under this allocation."""
     known = {key.name: index for index, key in enumerate(work.keys)}
     for name, spec in wanted.items():
-        if name not in known and len(work.keys) < MAX_KEYS:
+        if name not in known and len(work.keys) < MAX_CLAIM_KEYS:
             known[name] = len(work.keys)
             work.keys.append(KeyStatus(name=name, type=spec.type, versions=[]))
         key = work.keys[known[name]] if name in known else None
@@ -144,8 +143,8 @@ def _intent(key: KeyStatus, view: HsmView, allocation: ClaimAllocation) -> KeyVe
 
 
 def _pruned(versions: list[KeyVersionStatus]) -> list[KeyVersionStatus]:
-    """At most 64: the oldest that are destroyed go first, then the oldest on other HSMs (retained there)."""
-    while len(versions) > MAX_VERSIONS:
+    """What the status has room for: the oldest destroyed go first, then the oldest on other HSMs (retained there)."""
+    while len(versions) > MAX_KEY_VERSIONS:
         dead = (version for version in versions if version.state is KeyState.DESTROYED)
         away = (version for version in versions if version.hsm.uid != versions[-1].hsm.uid)
         versions.remove(next(dead, None) or next(away, None) or versions[0])
