@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import msgspec
-
+from chatelaine.controller.drafts import Draft, Held, Wanted, draft
 from chatelaine.controller.hosts import GATEWAY_SECONDS, KEY_SECONDS, HostMemory, Surroundings, gateway_client
-from chatelaine.controller.view import NO_DEADLINE
 from chatelaine.model.backoff import backoff_seconds
 from chatelaine.model.identifiers import gateway_server_name
 from chatelaine.model.verdict import Verdict
@@ -82,16 +80,6 @@ class ViewSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
-    """An update, and what it would leave the gateway with."""
-
-    update: ViewUpdate
-    held: dict[str, int]
-    left_dirty: frozenset[str]
-    cluster: ClusterKeys | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Clients:
     """Connections to one address. Only `greeting` speaks to a key that was not attested yet: hello, and cuts."""
 
@@ -116,19 +104,12 @@ class GatewayLink:
         self._instance: str | None = None
         self._number = 0
         self._base: int | None = None
-        self._held: dict[str, int] = {}
-        """Claims that the gateway holds: uid and hash of what was sent."""
+        self._held = Held()
+        """By its last acknowledgement; worth nothing while there is no base."""
         self._dirty: set[str] = set()
-        self._timed: set[str] = set()
+        self._timed: frozenset[str] = frozenset()
         """Claims whose own policy gives them a deadline, which moves with every round."""
-        self._cluster: ClusterKeys | None = None
-        self._sent: Standing | None = None
         self._cut_since: float | None = None
-
-    @property
-    def acknowledged(self) -> bool:
-        """Has the gateway a view of ours?"""
-        return self._base is not None
 
     def refresh(self) -> None:
         """The standing is fresh, or changed."""
@@ -233,82 +214,45 @@ class GatewayLink:
             return None
         # A cut opens nothing: it is told even where no quote has bound the gateway's key yet.
         client = clients.views if trusted else clients.greeting
-        draft = self._draft(standing)
-        if draft is None:
+        said = self._next(standing)
+        if said is None:
             return None
-        answer = await client.call("PUT", "/control/v1/view", draft.update, ViewAck)
-        self._acknowledge(draft, answer)
+        update = self._update(said)
+        answer = await client.call("PUT", "/control/v1/view", update, ViewAck)
+        self._acknowledge(update, said.after, answer)
         return client, answer
 
-    def _draft(self, standing: Standing) -> _Draft | None:
+    def _next(self, standing: Standing) -> Draft | None:
         """The next update; None if nothing may or need be said."""
-        full = self._base is None
-        leads = self._source.leads()
-        if not leads and standing.verdict == Verdict.TRUSTED and not self._unchanged(standing):
-            return None
+        source, name, full = self._source, self._memory.name, self._base is None
         dirty, self._dirty = frozenset(self._dirty), set()
-        if full:
-            views = dict(self._source.claims(self._memory.name))
-            if not leads:
-                views = {uid: view for uid, view in views.items() if uid in self._held}
-            wanted = views
-        else:
-            wanted, views = {}, {}
-            for uid in dirty:
-                view = self._source.claim(self._memory.name, uid)
-                if view is not None:
-                    wanted[uid] = view
-                    if leads and self._held.get(uid) != _print(view):
-                        views[uid] = view
-        gone = tuple(uid for uid in (self._held if full else dirty & self._held.keys()) if uid not in wanted)
-        if standing.verdict != Verdict.TRUSTED:
-            views, gone = {}, tuple(self._held)
-        cluster = self._source.cluster()
-        news = cluster if full or cluster != self._cluster else None
-        left = frozenset() if leads else frozenset(uid for uid in dirty if uid not in gone)
-        if not full and self._told(standing) and not views and not gone and news is None:
-            self._dirty |= left
-            return None
-        self._timed = {uid for uid in self._timed if uid not in gone} | {
-            uid for uid, view in views.items() if view.valid_until != NO_DEADLINE
-        }
-        held = {uid: mark for uid, mark in (self._held if not full else {}).items() if uid not in gone}
-        held |= {uid: _print(view) for uid, view in views.items()}
+        claims = source.claims(name) if full else {uid: source.claim(name, uid) for uid in dirty}
+        wanted = Wanted(standing, claims, source.cluster())
+        said, left = draft(self._held, wanted, dirty, full=full, leads=source.leads())
+        self._dirty |= left
+        if said is not None:
+            self._timed = self._timed.difference(said.gone) | said.timed
+        return said
+
+    def _update(self, said: Draft) -> ViewUpdate:
         self._number += 1
-        update = ViewUpdate(
+        return ViewUpdate(
             instance=self._instance or "",
             term=self._source.term(),
             number=self._number,
             base=self._base,
-            standing=standing,
-            cluster=news,
-            claims=tuple(views.values()),
-            gone=() if full else gone,
-        )
-        return _Draft(update, held, left, cluster)
-
-    def _told(self, standing: Standing) -> bool:
-        """Said before, word by word; the seconds left count from another moment, that is all."""
-        sent = self._sent
-        return (
-            sent is not None and msgspec.structs.replace(sent, valid_for_seconds=standing.valid_for_seconds) == standing
+            standing=said.after.standing,
+            cluster=said.cluster,
+            claims=said.claims,
+            # A whole view names what is held; nothing else has to go.
+            gone=() if self._base is None else said.gone,
         )
 
-    def _unchanged(self, standing: Standing) -> bool:
-        sent = self._sent
-        return sent is not None and (sent.verdict, sent.epoch, sent.policy_digest) == (
-            standing.verdict,
-            standing.epoch,
-            standing.policy_digest,
-        )
-
-    def _acknowledge(self, draft: _Draft, answer: Answer[ViewAck]) -> None:
+    def _acknowledge(self, update: ViewUpdate, after: Held, answer: Answer[ViewAck]) -> None:
         self.saw(answer.peer_spki)
-        update = draft.update
         if (answer.message.term, answer.message.number) != (update.term, update.number):
             raise PeerMalformed("the gateway acknowledged another view than the one sent")
-        self._base, self._held, self._cluster, self._sent = update.number, draft.held, draft.cluster, update.standing
-        self._dirty |= draft.left_dirty
+        self._base, self._held = update.number, after
         kind = "full" if update.base is None else "change"
         self._around.metrics.views.labels(kind, "taken").inc()
         if self._cut_since is not None and update.standing is not None and update.standing.verdict != Verdict.TRUSTED:
@@ -392,8 +336,3 @@ class GatewayLink:
             clients, self._clients = self._clients, None
             for client in (clients.greeting, clients.views, clients.keys):
                 await client.close()
-
-
-def _print(view: ClaimView) -> int:
-    """What was sent, for comparing; `valid_for_seconds` says the same as `valid_until`."""
-    return hash(msgspec.json.encode(msgspec.structs.replace(view, valid_for_seconds=0.0)))
