@@ -44,7 +44,7 @@ test-faults: ## crashes between every two actions, API faults
 	$(PY) -m pytest -n $(WORKERS) --dist loadgroup tests/faults
 
 .PHONY: test-fuzz
-test-fuzz: ## a bounded run of every parser's fuzzer
+test-fuzz: ## a bounded run of every parser's fuzzer, with the inputs that are kept
 	$(PY) -m pytest -n $(WORKERS) tests/fuzz
 
 PURE_ROOMS := model evidence appraisal release reconcile tokens
@@ -76,7 +76,9 @@ format: ## format the code
 	$(PY) -m ruff check --fix operator tests tools bench
 
 .PHONY: fuzz
-fuzz: setup ## fuzz every parser for EACH seconds (300)
-	@for target in $$($(PY) tests/fuzz/evidence_targets.py --list); do \
-	  echo "== $$target"; $(PY) tests/fuzz/evidence_targets.py $$target -max_total_time=$(or $(EACH),300) || exit 1; \
+fuzz: setup ## fuzz every parser for EACH seconds (300); FUZZ=name for one; what it finds stays in build/fuzz
+	@for target in $(or $(FUZZ),$$($(PY) tests/fuzz --list)); do \
+	  echo "== $$target"; mkdir -p build/fuzz/$$target; \
+	  $(PY) tests/fuzz $$target -max_total_time=$(or $(EACH),300) -artifact_prefix=build/fuzz/$$target- \
+	    build/fuzz/$$target || exit 1; \
 	done

@@ -1,56 +1,38 @@
-"""What is fuzzed of `evidence`: each parser gets bytes and may refuse them with an EvidenceError, with nothing else.
-
-Run one by hand:  python tests/fuzz/evidence_targets.py NAME [libFuzzer options] [corpus folder]
-"""
+"""What is fuzzed of `evidence`: what a host answers, and certificates of TPM makers."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import inspect
-import sys
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 
-import atheris
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-with atheris.instrument_imports(include=["chatelaine.evidence"]):
-    from chatelaine.evidence import cbor
-    from chatelaine.evidence.bundle import decode_evidence
-    from chatelaine.evidence.certificate_chain import EK_USAGE
-    from chatelaine.evidence.certificates import (
-        TPM_MANUFACTURER,
-        TPM_MODEL,
-        TPM_VERSION,
-        CertificateKind,
-        load_certificates,
-        verify_certificate,
-    )
-    from chatelaine.evidence.errors import EvidenceError
-    from chatelaine.evidence.hsm_statement import attestation_public_key, decode_statement
-    from chatelaine.evidence.inventory import decode_inventory, encode_inventory
-    from chatelaine.evidence.tpm_public import parse_public
-    from chatelaine.evidence.tpm_quote import AttestationKey
-    from chatelaine.evidence.tpm_types import parse_pcr_selection, parse_quote, parse_signature
-
+from chatelaine.evidence import cbor
+from chatelaine.evidence.bundle import decode_evidence
+from chatelaine.evidence.certificate_chain import EK_USAGE
+from chatelaine.evidence.certificates import (
+    TPM_MANUFACTURER,
+    TPM_MODEL,
+    TPM_VERSION,
+    CertificateKind,
+    load_certificates,
+    verify_certificate,
+)
+from chatelaine.evidence.errors import EvidenceError
+from chatelaine.evidence.hsm_statement import attestation_public_key, decode_statement
+from chatelaine.evidence.inventory import decode_inventory, encode_inventory
+from chatelaine.evidence.tpm_public import parse_public
+from chatelaine.evidence.tpm_quote import AttestationKey
+from chatelaine.evidence.tpm_types import parse_pcr_selection, parse_quote, parse_signature
+from fuzz.target import Target, read_back
 from support import paper_host, paper_tpm
 
 AT = 1_780_000_000
-
-
-def read_back(decode: Callable[[bytes], object], encode: Callable[..., bytes]) -> Callable[[bytes], object]:
-    """A parser of something that has one encoding only: what it takes must encode to the same bytes."""
-
-    def target(data: bytes) -> None:
-        if encode(decode(data)) != data:
-            raise AssertionError("taken, but not the only encoding")
-
-    return target
+HOST = paper_host.PaperHost()
+ANSWER = HOST.answer()
 
 
 def certificate(data: bytes) -> None:
@@ -59,21 +41,6 @@ def certificate(data: bytes) -> None:
     for kind in CertificateKind:
         with contextlib.suppress(EvidenceError):
             verify_certificate(found[0], kind=kind, roots=found, at=AT)
-
-
-TARGETS: dict[str, Callable[[bytes], object]] = {
-    "quote": lambda data: parse_pcr_selection(parse_quote(data).selection),
-    "signature": parse_signature,
-    "public": lambda data: parse_public(data).name,
-    "attestation-key": lambda data: AttestationKey.parse(data).public,
-    "pcr-selection": parse_pcr_selection,
-    "cbor": read_back(lambda data: cbor.decode(data, limit_bytes=4096, what="value"), cbor.encode),
-    "statement": read_back(decode_statement, lambda statement: statement.encode()),
-    "inventory": read_back(decode_inventory, encode_inventory),
-    "evidence": read_back(decode_evidence, lambda evidence: evidence.encode()),
-    "statement-key": attestation_public_key,
-    "certificate": certificate,
-}
 
 
 def self_signed() -> bytes:
@@ -93,42 +60,27 @@ def self_signed() -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
-def seeds(name: str) -> list[bytes]:
-    """Honest inputs to start from."""
-    host = paper_host.PaperHost()
-    evidence = host.answer()
-    return {
-        "quote": [evidence.attest],
-        "signature": [evidence.signature, paper_tpm.PaperTpm(paper_tpm.alg.RSASSA).sign(b"")],
-        "public": [evidence.ak_public, paper_tpm.ek_public(), paper_tpm.sized(evidence.ak_public)],
-        "attestation-key": [evidence.ak_public],
-        "pcr-selection": [paper_tpm.SELECTION.encoded],
-        "cbor": [evidence.statement],
-        "statement": [evidence.statement],
-        "inventory": [evidence.inventory],
-        "evidence": [evidence.encode()],
-        "certificate": [self_signed()],
-        "statement-key": [paper_host.spki(host.hsm_key)],
-    }[name]
+def _target(parse: Callable[[bytes], object], *seeds: bytes) -> Target:
+    return Target(parse, (EvidenceError,), lambda: list(seeds))
 
 
-def main() -> None:
-    """Fuzz the target named first; the rest of the arguments are libFuzzer's. `--list` names the targets."""
-    name, *options = sys.argv[1:]
-    if name == "--list":
-        print("\n".join(TARGETS))
-        return
-    target = TARGETS[name]
-    # Libraries warn about odd names and numbers; what matters here is what they raise.
-    warnings.simplefilter("ignore")
-
-    def once(data: bytes) -> None:
-        with contextlib.suppress(EvidenceError):
-            target(data)
-
-    atheris.Setup([sys.argv[0], *options], once)
-    atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()
+TARGETS = {
+    "quote": _target(lambda data: parse_pcr_selection(parse_quote(data).selection), ANSWER.attest),
+    "signature": _target(
+        parse_signature, ANSWER.signature, paper_tpm.PaperTpm(paper_tpm.alg.RSASSA).sign(b"")
+    ),
+    "public": _target(
+        lambda data: parse_public(data).name,
+        ANSWER.ak_public, paper_tpm.ek_public(), paper_tpm.sized(ANSWER.ak_public),
+    ),
+    "attestation-key": _target(lambda data: AttestationKey.parse(data).public, ANSWER.ak_public),
+    "pcr-selection": _target(parse_pcr_selection, paper_tpm.SELECTION.encoded),
+    "cbor": _target(
+        read_back(lambda data: cbor.decode(data, limit_bytes=4096, what="value"), cbor.encode), ANSWER.statement
+    ),
+    "statement": _target(read_back(decode_statement, lambda statement: statement.encode()), ANSWER.statement),
+    "inventory": _target(read_back(decode_inventory, encode_inventory), ANSWER.inventory),
+    "evidence": _target(read_back(decode_evidence, lambda evidence: evidence.encode()), ANSWER.encode()),
+    "statement-key": _target(attestation_public_key, paper_host.spki(HOST.hsm_key)),
+    "certificate": _target(certificate, self_signed()),
+}  # fmt: skip
