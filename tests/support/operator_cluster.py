@@ -89,8 +89,8 @@ class OperatorCluster:
                 with contextlib.suppress(asyncio.CancelledError):
                     await running
 
-    async def mortal(self, kill_after: int, *kinds: str) -> int | None:
-        """An operator process that ends itself, as by kill -9, after its `kill_after`th write.
+    async def mortal(self, kill_after: int) -> int | None:
+        """An operator process that ends itself, as by kill -9, after its `kill_after`th step (see `mortal_operator`).
 
         Returns when it is dead, or None when it has gone idle without dying (it is ended then).
         """
@@ -99,7 +99,7 @@ class OperatorCluster:
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "support.mortal_operator",
-                str(self.kubeconfig), str(kill_after), str(idle), *kinds,
+                str(self.kubeconfig), str(kill_after), str(idle),
                 cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"},
                 stdout=output, stderr=output,
             )  # fmt: skip
