@@ -84,6 +84,10 @@ async def test_a_slow_server_only_slows(cluster: OperatorCluster, proxy: ApiProx
         proxy.delay_seconds = 0.3
         cluster.claim()
         await bound_once(cluster, host)
+        # Seat, finalizer, allocation and keys were all written through the delay.
+        assert proxy.delayed["PATCH hsms/status"] >= 1
+        assert proxy.delayed["PATCH hsmclaims"] >= 1
+        assert proxy.delayed["PATCH hsmclaims/status"] >= 2
 
 
 async def test_while_the_server_is_away_gateways_stay_fresh_and_binding_waits(

@@ -54,6 +54,8 @@ class ApiProxy:
     seen: Counter[str] = field(default_factory=Counter)
     """Requests by `VERB resource`."""
     faults: Counter[int] = field(default_factory=Counter)
+    delayed: Counter[str] = field(default_factory=Counter)
+    """Requests that were held up, by `VERB resource`."""
     _streams: set[asyncio.Task[object]] = field(default_factory=set)
     _session: aiohttp.ClientSession | None = None
     _runner: web.AppRunner | None = None
@@ -122,7 +124,8 @@ class ApiProxy:
         self.rules.append(rule)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        self.seen[f"{request.method} {_resource(request.path)}"] += 1
+        asked = f"{request.method} {_resource(request.path)}"
+        self.seen[asked] += 1
         for rule in self.rules:
             fault = rule(request)
             if fault is not None:
@@ -130,6 +133,7 @@ class ApiProxy:
                 return _refusal(request, fault)
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds)
+            self.delayed[asked] += 1
         assert self._session is not None
         headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_HEADERS}
         async with self._session.request(
