@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tools import generate_reference
+from tools.reference.conditions import CARRIED_BY
 
 from chatelaine.model.crd import KINDS
 from chatelaine.model.reasons import CONDITIONS, EXPLAINED, ConditionType, Reason
@@ -39,8 +40,8 @@ def test_reference_pages_are_up_to_date() -> None:
 
 
 def test_every_condition_is_carried_by_a_kind() -> None:
-    assert {kind.name for kind in KINDS} == set(generate_reference.CARRIED_BY)
-    carried = {type_ for types in generate_reference.CARRIED_BY.values() for type_ in types}
+    assert {kind.name for kind in KINDS} == set(CARRIED_BY)
+    carried = {type_ for types in CARRIED_BY.values() for type_ in types}
     assert carried == {type_.value for type_ in ConditionType}
 
 
