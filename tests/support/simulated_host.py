@@ -76,6 +76,8 @@ class Held:
     claims: dict[str, ClaimView] = field(default_factory=dict)
     taken: list[ViewUpdate] = field(default_factory=list)
     issuer: str = ""
+    greeted: int = 0
+    """How often it was asked who it is."""
 
 
 Fault = Callable[[web.Request, web.Response], Awaitable[web.StreamResponse]]
@@ -194,6 +196,7 @@ class SimulatedHost:
         return GatewayHello(instance=held.instance, term=held.term, number=held.number, identity=identity)
 
     async def _hello(self, _: web.Request) -> web.Response:
+        self.held.greeted += 1
         return answer(await self._greeting())
 
     async def _view(self, request: web.Request) -> web.Response:

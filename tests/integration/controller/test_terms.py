@@ -83,7 +83,9 @@ async def test_gateway_with_an_unattested_key_moves_no_term(cluster: OperatorClu
         await host.stop()
         host.gateway_leaf = cluster.double(host).gateway_leaf
         host.held.term += 40
+        greeted = host.held.greeted
         await host.start()
+        await until("the listener was reached", lambda: host.held.greeted > greeted)
         await until(
             "it does not count", lambda: condition_of(cluster.get_hsm(host), "Attested")["reason"] == "EvidenceExpired"
         )
