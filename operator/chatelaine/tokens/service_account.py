@@ -2,7 +2,7 @@
 
 Kubernetes signs them with RS256 or ES256 and says in `kubernetes.io` which pod the token is bound to. A token is
 taken only when it is bound to a pod, for exactly our audience; whether that pod still lives is for the caller to
-see from the gateway's live view (architecture section 2: the view brings the live pod uids).
+see from the gateway's live view, which brings the uids of the pods that live.
 """
 
 from __future__ import annotations
