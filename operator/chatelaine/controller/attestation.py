@@ -145,7 +145,7 @@ class Prober:
             if isinstance(error, AttestationKeyMismatch):
                 # Another TPM, or a cleared one: whoever it is shows itself, and a person sees the conflict.
                 self._identity_wanted = True
-            self._drop(error.reason, reason, f"{error.reason}: {error}", started)
+            self._drop(error.reason, reason, str(error), started)
         except PeerError as error:
             self._drop(type(error).__name__, _reach_reason(error), str(error), started)
         else:
