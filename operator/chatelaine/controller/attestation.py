@@ -129,6 +129,8 @@ class Prober:
                         counter = change.counter
             except PeerError as error:
                 _log.debug("change stream ended", hsm=self._memory.name, error=str(error))
+            except Exception as error:  # noqa: BLE001 - as in a round
+                _log.exception("fault in a change stream", error, hsm=self._memory.name)
             failures += 1
             await asyncio.sleep(self._back_off(failures))
 
@@ -148,6 +150,10 @@ class Prober:
             self._drop(error.reason, reason, str(error), started)
         except PeerError as error:
             self._drop(type(error).__name__, _reach_reason(error), str(error), started)
+        except Exception as error:  # noqa: BLE001 - whatever one host's answer breaks, the others are asked on
+            _log.exception("fault in a round", error, hsm=self._memory.name)
+            said = f"the answer could not be handled ({type(error).__name__}); the operator's log says more"
+            self._drop("Fault", Reason.EVIDENCE_MALFORMED, said, started)
         else:
             self._failures = 0
         self.last_round_at = self._around.clock()

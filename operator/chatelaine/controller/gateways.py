@@ -170,6 +170,12 @@ class GatewayLink:
                     self._base = self._seen = None
                     self._turn += 1
                     await self._retry(failures)
+                except Exception as error:  # noqa: BLE001 - whatever one gateway's answer breaks, the others are told on
+                    failures += 1
+                    self._around.metrics.views.labels("update", "Fault").inc()
+                    _log.exception("fault in telling a view", error, hsm=self._memory.name)
+                    self._base = self._seen = None
+                    await self._retry(failures)
         finally:
             await self._forget_clients()
 

@@ -33,13 +33,14 @@ class Link:
 
     def __init__(self) -> None:
         self.hangs = False
+        self.breaks: Exception = PeerUnreachable("away")
         self.asked = asyncio.Semaphore(0)
 
     async def proven_key(self) -> bytes:
         self.asked.release()
         if self.hangs:
             await asyncio.Event().wait()
-        raise PeerUnreachable("away")
+        raise self.breaks
 
     def doubt(self) -> None:
         pass
@@ -88,3 +89,12 @@ async def test_a_round_that_hangs_does_not_count_as_ended() -> None:
         assert made.last_round_at == 100.0
         await link.asked.acquire()
         assert made.last_round_at == 100.0
+
+
+async def test_host_whose_answer_breaks_something_unforeseen_is_dropped_and_asked_again() -> None:
+    link = Link()
+    link.breaks = RecursionError("deep")
+    async with prober(link) as made, asyncio.timeout(20):
+        for _ in range(3):
+            made.ask()
+            await link.asked.acquire()
