@@ -107,13 +107,13 @@ async def test_while_the_server_is_away_gateways_stay_fresh_and_binding_waits(
         first = standing.valid_until
         cluster.claim("c2")
         # Longer than a verdict lives: without fresh ones the gateway would have shut by now.
-        await until("fresh verdicts come all the same", lambda: host.held.standing.valid_until > first + 7)  # type: ignore[union-attr]
+        await until("fresh verdicts come all the same", lambda: host.held.standing.valid_until > first + 7)
         assert host.served == {uid}
         assert "status" not in cluster.get_claim("c2")
 
         # What is found while the server is away is acted on.
         host.tamper()
-        await until("cut", lambda: host.held.standing.verdict == "Untrusted")  # type: ignore[union-attr]
+        await until("cut", lambda: host.held.standing.verdict == "Untrusted")
         assert cluster.get_hsm(host)["status"]["attestation"]["verdict"] == "Trusted"
         await proxy.start()
         await cluster.hsm_is(host, "Attested", "False", "EvidenceRefuted")

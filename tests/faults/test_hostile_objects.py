@@ -74,9 +74,9 @@ async def test_binding_secret_that_was_changed_is_repaired(cluster: OperatorClus
         cluster.claim()
         await cluster.claim_is("Ready", "True")
         ours = await until("ours is there", lambda: cluster.find("v1", "Secret", "c1-hsm", cluster.namespace))
-        data = ours["data"]  # type: ignore[index]
+        data = ours["data"]
         evil = {"host": base64.b64encode(b"evil.example").decode()}
-        cluster.admin.merge({**ours, "apiVersion": "v1", "kind": "Secret"}, {"data": evil})  # type: ignore[dict-item]
+        cluster.admin.merge({**ours, "apiVersion": "v1", "kind": "Secret"}, {"data": evil})
 
         def repaired() -> bool:
             found = cluster.find("v1", "Secret", "c1-hsm", cluster.namespace)
@@ -111,7 +111,7 @@ async def test_lost_status_needs_readmission_and_is_rebuilt_from_the_token(clust
     cluster.admin.merge(hsm, {"status": None}, subresource="status")
     async with cluster.operator():
         await cluster.hsm_is(host, "Enrolled", "False", "AwaitingReadmission")
-        await until("shut", lambda: host.held.standing.verdict != "Trusted")  # type: ignore[union-attr]
+        await until("shut", lambda: host.held.standing.verdict != "Trusted")
         await until(
             "the seat is rebuilt",
             lambda: [s["claimUid"] for s in cluster.get_hsm(host)["status"].get("allocations", [])] == [uid],
@@ -203,7 +203,7 @@ async def test_trusted_stamp_of_an_older_status_serves_nobody(cluster: OperatorC
             assert found["status"]["attestation"]["verdict"] == "Unknown"
             await host.start()
             await cluster.hsm_is(host, "Attested", "False", "EvidenceRefuted")
-        await until("it is told", lambda: host.held.standing.verdict == "Untrusted")  # type: ignore[union-attr]
+        await until("it is told", lambda: host.held.standing.verdict == "Untrusted")
     assert all(view.standing is None or view.standing.verdict != "Trusted" for view in host.held.taken[before:])
     assert not any(view.claims for view in host.held.taken[before:])
 

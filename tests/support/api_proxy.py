@@ -108,7 +108,14 @@ class ApiProxy:
         return len(streams)
 
     def fail(
-        self, status: int, times: int, *, method: str = "", path: str = "", watches: bool = False, **more: int
+        self,
+        status: int,
+        times: int,
+        *,
+        method: str = "",
+        path: str = "",
+        watches: bool = False,
+        retry_after_seconds: int | None = None,
     ) -> None:
         """The next `times` requests of that method whose path holds `path` get that status."""
         left = [times]
@@ -119,7 +126,7 @@ class ApiProxy:
             if watches and request.query.get("watch") != "true":
                 return None
             left[0] -= 1
-            return Fault(status, in_stream=watches, **more)
+            return Fault(status, retry_after_seconds=retry_after_seconds, in_stream=watches)
 
         self.rules.append(rule)
 

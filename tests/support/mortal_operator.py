@@ -42,7 +42,7 @@ def after_each_view(step: Callable[[], None]) -> None:
                 step()
         return answer
 
-    PeerClient.call = call_and_tell  # type: ignore[method-assign]  # in this process there is no other operator
+    PeerClient.call = call_and_tell  # type: ignore[method-assign,assignment]  # in this process there is no other operator
 
 
 async def main(kubeconfig: str, kill_after: int, idle: Path) -> None:

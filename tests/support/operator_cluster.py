@@ -143,7 +143,8 @@ class OperatorCluster:
             "release": {"anyOf": [rule]},
             **spec,
         }
-        return self.admin.create(_object("AttestationPolicy", f"{self.prefix}-{name}", None, body))
+        created: Json = self.admin.create(_object("AttestationPolicy", f"{self.prefix}-{name}", None, body))
+        return created
 
     def hsm(self, host: SimulatedHost, *, approved: bool = True, policy: str = "base", **spec: Any) -> Json:
         """The Hsm of a host, approved already unless told otherwise."""
@@ -155,7 +156,8 @@ class OperatorCluster:
             **({"identity": host.identity} if approved else {}),
             **spec,
         }
-        return self.admin.create(_object("Hsm", host.name, None, body, {"test": self.prefix}))
+        created: Json = self.admin.create(_object("Hsm", host.name, None, body, {"test": self.prefix}))
+        return created
 
     def claim(self, name: str = "c1", **spec: Any) -> Json:
         """A claim with one key and one client."""
@@ -174,7 +176,8 @@ class OperatorCluster:
             **spec,
         }
         body = {key: value for key, value in body.items() if value is not None}
-        return self.admin.create(_object("HsmClaim", name, self.namespace, body))
+        created: Json = self.admin.create(_object("HsmClaim", name, self.namespace, body))
+        return created
 
     def pod(self, name: str, service_account: str, labels: Json) -> Json:
         """A Pod object that nobody runs."""
@@ -246,7 +249,7 @@ class OperatorCluster:
             return found if same else None
 
         try:
-            return await until(f"{what}: {type_}={status} {reason or ''}", holds)  # type: ignore[return-value]
+            return await until(f"{what}: {type_}={status} {reason or ''}", holds)
         except AssertionError as error:
             conditions = read().get("status", {}).get("conditions")
             raise AssertionError(f"{error}; conditions are {conditions}") from None

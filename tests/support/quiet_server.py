@@ -28,8 +28,9 @@ class QuietServer:
     async def watch(self, selection: Selection, resource_version: str) -> AsyncIterator[WatchEvent]:
         """See `KubePort`."""
         await asyncio.Event().wait()
-        for never in ():
-            yield never
+        nothing: tuple[WatchEvent, ...] = ()
+        for event in nothing:
+            yield event
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> JsonObject:
         """See `KubePort`."""

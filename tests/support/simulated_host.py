@@ -80,7 +80,7 @@ class Held:
     """How often it was asked who it is."""
 
 
-Fault = Callable[[web.Request, web.Response], Awaitable[web.StreamResponse]]
+Fault = Callable[[web.Request, web.Response], Awaitable[web.Response]]
 
 
 class HostAgent(AgentServer):
@@ -90,7 +90,7 @@ class HostAgent(AgentServer):
     replays = False
     fault: Fault | None = None
 
-    async def _evidence(self, request: web.Request) -> web.StreamResponse:
+    async def _evidence(self, request: web.Request) -> web.Response:
         if self.fault is not None:
             return await self.fault(request, await super()._evidence(request))
         if self.replays and self.recorded is not None:

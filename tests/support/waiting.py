@@ -14,7 +14,9 @@ DEADLINE_SECONDS = 30.0
 PAUSE_SECONDS = 0.02
 
 
-async def until(what: str, holds: Callable[[], T | Awaitable[T]], *, seconds: float = DEADLINE_SECONDS) -> T:
+async def until(
+    what: str, holds: Callable[[], T | Awaitable[T | None] | None], *, seconds: float = DEADLINE_SECONDS
+) -> T:
     """The first true value of `holds`, which may be a coroutine function."""
     deadline = time.monotonic() + seconds
     while True:
@@ -22,14 +24,17 @@ async def until(what: str, holds: Callable[[], T | Awaitable[T]], *, seconds: fl
         if inspect.isawaitable(value):
             value = await value
         if value:
-            return value  # type: ignore[return-value]  # what was awaitable has been awaited
+            return value
         if time.monotonic() > deadline:
             raise AssertionError(_late(what, seconds))
         await asyncio.sleep(PAUSE_SECONDS)
 
 
 def eventually(
-    condition: Callable[[], T], what: str, seconds: float = DEADLINE_SECONDS, pause_seconds: float = PAUSE_SECONDS
+    condition: Callable[[], T | None],
+    what: str,
+    seconds: float = DEADLINE_SECONDS,
+    pause_seconds: float = PAUSE_SECONDS,
 ) -> T:
     """The first true value of `condition`."""
     deadline = time.monotonic() + seconds

@@ -27,7 +27,7 @@ async def test_the_second_takes_over_in_a_later_term(cluster: OperatorCluster) -
         await leaving.aclose()
         await until("the second leads", lambda: second.leads())
         await until("the gateway follows", lambda: host.held.term > term)
-        await until("and is open", lambda: host.held.standing.verdict == "Trusted")  # type: ignore[union-attr]  # above
+        await until("and is open", lambda: host.held.standing.verdict == "Trusted")
         assert host.held.term == second.term
         cluster.claim()
         uid = (await cluster.claim_is("Ready", "True"))["metadata"]["uid"]

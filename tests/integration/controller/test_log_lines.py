@@ -17,7 +17,7 @@ async def test_scarce_steps_of_a_claim_are_logged_with_its_uid(
     caplog.set_level(logging.INFO, "chatelaine")
 
     def lines(message: str) -> list[dict[str, Any]]:
-        return [record.facts for record in caplog.records if record.getMessage() == message]  # type: ignore[attr-defined]
+        return [record.facts for record in caplog.records if record.getMessage() == message]
 
     async with cluster.operator():
         cluster.policy()

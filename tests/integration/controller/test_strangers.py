@@ -99,7 +99,7 @@ def changed(**fields: object) -> Fault:
     """The honest answer, but for some fields."""
 
     async def fault(_: web.Request, honest: web.Response) -> web.StreamResponse:
-        evidence = decode(bytes(honest.body), EvidenceResponse)  # type: ignore[arg-type]  # made from bytes
+        evidence = decode(bytes(honest.body), EvidenceResponse)
         return answer(msgspec.structs.replace(evidence, **fields))
 
     return fault

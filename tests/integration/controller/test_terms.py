@@ -18,7 +18,7 @@ def set_back(cluster: OperatorCluster) -> None:
 
 
 def counted(metric: object, result: str) -> float:
-    return metric.labels(result)._value.get()  # type: ignore[attr-defined,no-any-return]  # what Prometheus would read
+    return metric.labels(result)._value.get()  # what Prometheus would read
 
 
 def is_open(host: SimulatedHost) -> bool:

@@ -106,7 +106,7 @@ def test_evidence_made_for_something_else_is_refused(
 ) -> None:
     answer = ask(attester, gateway)
     with pytest.raises(ExtraDataMismatch):
-        verified(answer, attester, gateway, **change)  # type: ignore[arg-type] - one of the keyword arguments
+        verified(answer, attester, gateway, **change)
 
 
 @pytest.mark.parametrize("times", range(MAX_ATTEMPTS))

@@ -91,7 +91,7 @@ async def test_host_refuted_while_its_gateway_is_greeted_is_not_told_that_it_is_
         addresses=lambda _: (("127.0.0.1", 1),), observed=lambda *_: None, context=lambda: context, renew=renew,
         clock=lambda: 0.0, wall=lambda: 0.0, jitter=lambda: 0.5, metrics=OperatorMetrics(),
     )  # fmt: skip
-    link = GatewayLink(memory, source, around)  # type: ignore[arg-type]  # never outranked, asked for single claims
+    link = GatewayLink(memory, source, around)  # never outranked, asked for single claims
     running = asyncio.create_task(link.run())
     try:
         link.refresh()

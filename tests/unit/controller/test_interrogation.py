@@ -67,7 +67,7 @@ class RecordingAgent:
 
 def ask(agent: RecordingAgent, subject: str) -> Any:
     question = Question(subject, GATEWAY_SPKI, SELECTION)
-    return asyncio.run(interrogate(agent, question, HOST.identity, now=0.0))  # type: ignore[arg-type]  # its one method
+    return asyncio.run(interrogate(agent, question, HOST.identity, now=0.0))  # its one method
 
 
 @given(steps)

@@ -31,7 +31,7 @@ def test_every_type_that_claims_may_ask_for_has_a_template() -> None:
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.key_type.value)
 def test_wrap_and_decrypt_never_stand_together(pair: object) -> None:
-    for template in (pair.public, pair.private):  # type: ignore[attr-defined]  # a PairTemplate
+    for template in (pair.public, pair.private):
         on = {name for name in USAGES if template.get(name)}
         assert not any(forbidden <= on for forbidden in NEVER_TOGETHER)
         assert not on & {
@@ -45,7 +45,7 @@ def test_wrap_and_decrypt_never_stand_together(pair: object) -> None:
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.key_type.value)
 def test_no_usage_is_left_to_the_module(pair: object) -> None:
-    private, public = pair.private, pair.public  # type: ignore[attr-defined]  # a PairTemplate
+    private, public = pair.private, pair.public
     for name in (Attribute.SIGN_RECOVER, Attribute.DECRYPT, Attribute.UNWRAP, Attribute.DERIVE):
         assert private[name] is False
     for name in (Attribute.VERIFY_RECOVER, Attribute.ENCRYPT, Attribute.WRAP, Attribute.DERIVE):

@@ -164,7 +164,7 @@ def test_every_action_done_twice_changes_nothing(story: Callable[[], World]) -> 
         if not isinstance(action, p.SetHsmStatus) or action.resource_version is None:
             apply(action)
 
-    world.apply = twice  # type: ignore[method-assign]
+    world.apply = twice
     world.settle()
     world.check_settled()
     assert outcome(world) == outcome(straight)
