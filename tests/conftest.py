@@ -8,10 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tools.control_plane.access import ClusterAccess
 from tools.control_plane.embedded import ControlPlane
 
 from support.control_plane import shared_control_plane
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 class FactsFormatter(logging.Formatter):

@@ -178,6 +178,10 @@ async def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     made.world.hsms.took(hsm_body(2, made.clock.wall() + VALID_SECONDS))
     await until("lists are complete", lambda: made.world.complete)
     await made.queue.settled()
+    await until(
+        "the round that enrolment asked for has ended",
+        lambda: not any(host.prober._signal.is_set() for host in made.hosts.all()),
+    )
     made.port = await made.probes.start("127.0.0.1", 0)
     yield made
     await made.probes.stop()
