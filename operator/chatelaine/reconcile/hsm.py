@@ -56,6 +56,8 @@ NO_RETRY_HELPS = frozenset(
         Reason.DEADLINES_CONTRADICT,
     }
 )
+READMISSION_PAUSE_SECONDS = 2.0
+"""Between two requests for the identity of a host that a person wants re-admitted."""
 UNKNOWN_OWNER = "unknown"
 """Namespace and name of retained keys whose claim nobody remembers after a lost status."""
 
@@ -73,7 +75,9 @@ def reconcile(snapshot: HsmSnapshot, standing: Standing | None = None) -> Plan:
         actions += _network(snapshot)
         actions += _finalizer(snapshot, standing)
     actions += _requests(snapshot, standing)
-    return Plan(tuple(actions), wake_at=standing.valid_until)
+    # A proof that came too early, in the second of the refutation, changes nothing: it is asked for again.
+    wake_at = snapshot.now + READMISSION_PAUSE_SECONDS if standing.readmitting else standing.valid_until
+    return Plan(tuple(actions), wake_at=wake_at)
 
 
 def was_serving(before: AttestationStatus | None) -> bool:

@@ -39,6 +39,7 @@ class Standing:
         attestation: what belongs in `Hsm.status.attestation`; equal to what is there while nothing changes.
         identity: what belongs in `Hsm.status.identity`.
         guarded: the write rests on the very object that was read (first enrolment, re-admission).
+        readmitting: somebody asked for a re-admission, and the host has not shown all that it needs since.
         ask_identity, ask_evidence: what would help to decide.
     """
 
@@ -59,6 +60,7 @@ class Standing:
     identity: EnrolledIdentity | None = None
     guarded: bool = False
     readmitted: bool = False
+    readmitting: bool = False
     ask_identity: bool = False
     ask_evidence: bool = False
 

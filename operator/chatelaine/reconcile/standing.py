@@ -65,7 +65,7 @@ def judge(snapshot: HsmSnapshot) -> Standing:
         if decided is not None:
             return decided
         held = _hold(snapshot, enrolment)
-        return replace(held, ask_identity=True)
+        return replace(held, ask_identity=True, readmitting=True)
     # 2, 3, 4
     if is_sticky(before) or is_held(before) or enrolment.outcome is not Outcome.HOLDS or enrolment.admits:
         return _hold(snapshot, enrolment)

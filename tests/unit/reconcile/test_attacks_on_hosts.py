@@ -10,7 +10,9 @@ from chatelaine.model.identifiers import ANNOTATION_READMIT
 from chatelaine.model.policy import Bank
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
+from chatelaine.reconcile import hsm as hsm_room
 from chatelaine.reconcile.enrolment import prove
+from chatelaine.reconcile.plan import RequestIdentity
 from chatelaine.reconcile.snapshot import AuthenticatedRefusal
 from chatelaine.reconcile.standing import judge
 from support.world_hosts import BAD_PCR, GOOD_PCR
@@ -21,6 +23,7 @@ from support.world_objects import (
     put_hsm,
     readmit,
     stage,
+    verdict,
 )
 
 
@@ -66,6 +69,25 @@ def test_proof_from_before_the_refutation_does_not_readmit() -> None:
     after = world.hsms["hsm-a"].status.attestation
     assert after is not None
     assert after.verdict == "Untrusted"
+
+
+def test_proof_in_the_second_of_the_refutation_is_asked_for_again_until_it_counts() -> None:
+    world = stage("hsm-a")
+    world.hosts["hsm-a"].pcrs[7] = BAD_PCR
+    world.attest()
+    world.settle()
+    world.hosts["hsm-a"].pcrs[7] = GOOD_PCR
+    attestation = world.hsms["hsm-a"].status.attestation
+    assert attestation is not None
+    annotate_hsm(world, "hsm-a", "chatelaine.dev/readmit", attestation.evidence_digest)
+    world.settle()
+    assert verdict(world)[0] == "Untrusted"
+    plan = hsm_room.reconcile(world.hsm_snapshot("hsm-a"))
+    assert [type(action) for action in plan.actions] == [RequestIdentity]
+    assert plan.wake_at is not None
+    world.pass_time(plan.wake_at - world.now)
+    world.settle()
+    assert verdict(world)[0] == "Trusted"
 
 
 def test_proof_from_the_middle_of_a_repair_neither_admits_nor_refutes() -> None:
