@@ -24,9 +24,11 @@ from support.simulated_host import Fault, HostGateway, SimulatedHost
 from support.waiting import until
 
 
-async def expect_dropped(cluster: OperatorCluster, host: SimulatedHost, reason: str) -> None:
-    """Reachable falls with that reason; Attested stays until the deadline and then is Unknown's, never Untrusted."""
-    found = await cluster.hsm_is(host, "Reachable", "False", reason)
+async def expect_dropped(
+    cluster: OperatorCluster, host: SimulatedHost, reason: str, shown_by: str = "Reachable"
+) -> None:
+    """That condition falls for that reason; Attested stays until the deadline and is Unknown's then, never Untrusted."""
+    found = await cluster.hsm_is(host, shown_by, "False", reason)
     assert condition_of(found, "Attested")["reason"] in ("EvidenceHolds", "EvidenceExpired")
     await cluster.hsm_is(host, "Attested", "False", "EvidenceExpired")
     status = cluster.get_hsm(host)["status"]
@@ -41,7 +43,8 @@ async def test_stranger_with_another_tpm_is_dropped_and_heals(cluster: OperatorC
         host = await cluster.ready()
         ours = dict(host.tpm.__dict__)
         host.tpm.replace()
-        await expect_dropped(cluster, host, "NotAuthenticated")
+        # NotAuthenticated for a moment; then it has shown who it is, and that stays.
+        await expect_dropped(cluster, host, "IdentityConflict", "Enrolled")
         assert operator.metrics.dropped.labels("AttestationKeyMismatch")._value.get() > 0
         host.tpm.__dict__.update(ours)
         await cluster.hsm_is(host, "Ready", "True")
