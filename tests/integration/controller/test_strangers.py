@@ -27,7 +27,7 @@ from support.waiting import until
 async def expect_dropped(
     cluster: OperatorCluster, host: SimulatedHost, reason: str, shown_by: str = "Reachable"
 ) -> None:
-    """That condition falls for that reason; Attested stays until the deadline and is Unknown's then, never Untrusted."""
+    """That condition falls for that reason; Attested stays until the deadline and is Unknown then, never Untrusted."""
     found = await cluster.hsm_is(host, shown_by, "False", reason)
     assert condition_of(found, "Attested")["reason"] in ("EvidenceHolds", "EvidenceExpired")
     await cluster.hsm_is(host, "Attested", "False", "EvidenceExpired")
