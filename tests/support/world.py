@@ -23,24 +23,26 @@ from chatelaine.reconcile import claim as claims_room
 from chatelaine.reconcile import hsm as hsms_room
 from chatelaine.reconcile import plan as p
 from chatelaine.reconcile import policy as policies_room
-from chatelaine.reconcile.network import gateway_policies
-from chatelaine.reconcile.served import ClaimStanding, served
-from chatelaine.reconcile.snapshot import (
+from chatelaine.reconcile.claim_snapshot import (
     BindingFacts,
-    BoundClaim,
     ClaimSnapshot,
-    EvidenceRound,
-    HostObservation,
-    HsmSnapshot,
     HsmView,
     KeyFault,
     KeyMadeFacts,
     NamespaceFacts,
-    ObservedPolicy,
     ObservedSecret,
+    Presence,
+)
+from chatelaine.reconcile.network import gateway_policies
+from chatelaine.reconcile.served import ClaimStanding, served
+from chatelaine.reconcile.snapshot import (
+    BoundClaim,
+    EvidenceRound,
+    HostObservation,
+    HsmSnapshot,
+    ObservedPolicy,
     OperatorPods,
     PolicySnapshot,
-    Presence,
     Reach,
 )
 from chatelaine.reconcile.standing import accounted_labels, judge

@@ -11,7 +11,7 @@ from chatelaine.model.conditions import find, timestamp
 from chatelaine.model.hsm import Hsm
 from chatelaine.model.identifiers import ANNOTATION_READMIT
 from chatelaine.model.policy import AttestationPolicy
-from chatelaine.reconcile.snapshot import NamespaceFacts
+from chatelaine.reconcile.claim_snapshot import NamespaceFacts
 from support.world import World
 from support.world_hosts import BAD_PCR, GOOD_PCR, WorldHost
 

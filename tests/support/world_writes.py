@@ -12,8 +12,8 @@ from chatelaine.model.identifiers import ANNOTATION_READMIT, FINALIZER
 from chatelaine.model.keys import KeyState
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.reconcile import plan as p
+from chatelaine.reconcile.claim_snapshot import KeyMadeFacts
 from chatelaine.reconcile.judged import is_sticky
-from chatelaine.reconcile.snapshot import KeyMadeFacts
 from support.world_rules import Broken, Refused
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from chatelaine.controller.gateways import GatewayLink
 from chatelaine.controller.hosts import HostMemory, Surroundings
 from chatelaine.model.keys import KeyType
-from chatelaine.reconcile.snapshot import KeyFault, KeyMadeFacts
+from chatelaine.reconcile.claim_snapshot import KeyFault, KeyMadeFacts
 from chatelaine.wire.messages import DestroyKey, EnsureKey, KeyGone, KeyMade, Message
 from chatelaine.wire.peer import Answer, PeerError, PeerMalformed, PeerNotAuthenticated, PeerRefused
 

@@ -13,7 +13,8 @@ from chatelaine.model.identifiers import ANNOTATION_READMIT, agent_server_name, 
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
-from chatelaine.reconcile.snapshot import HostKeys, HostObservation, KeyFault, KeyMadeFacts, Reach
+from chatelaine.reconcile.claim_snapshot import KeyFault, KeyMadeFacts
+from chatelaine.reconcile.snapshot import HostKeys, HostObservation, Reach
 from chatelaine.telemetry.metrics import OperatorMetrics
 from chatelaine.wire.messages import MAX_CONTROL_BODY_BYTES, MAX_EVIDENCE_BODY_BYTES
 from chatelaine.wire.peer import PeerClient, Target

@@ -17,8 +17,8 @@ from chatelaine.model.reasons import ConditionType
 from chatelaine.reconcile import claim as claims
 from chatelaine.reconcile import hsm as hsms
 from chatelaine.reconcile import policy as policies
+from chatelaine.reconcile.claim_snapshot import ClaimSnapshot
 from chatelaine.reconcile.plan import AllocateHsm, DestroyKey, EnsureKey, Plan, SetClaimStatus
-from chatelaine.reconcile.snapshot import ClaimSnapshot
 from chatelaine.telemetry.log import logger
 from chatelaine.telemetry.metrics import OperatorMetrics
 from chatelaine.wire.peer import PeerError

@@ -20,8 +20,22 @@ from chatelaine.model.claim import HsmClaim
 from chatelaine.model.hsm import Hsm, Mode
 from chatelaine.model.identifiers import claim_prefix, digest_of, parse_key_label
 from chatelaine.model.policy import AttestationPolicy
-from chatelaine.reconcile import snapshot as pictures
+from chatelaine.reconcile.claim_snapshot import (
+    BindingFacts,
+    ClaimSnapshot,
+    HsmView,
+    NamespaceFacts,
+    ObservedSecret,
+    Presence,
+)
 from chatelaine.reconcile.network import deny_name, lets_in
+from chatelaine.reconcile.snapshot import (
+    BoundClaim,
+    HsmSnapshot,
+    ObservedPolicy,
+    OperatorPods,
+    PolicySnapshot,
+)
 from chatelaine.reconcile.standing import accounted_labels, judge
 
 
@@ -49,7 +63,7 @@ class _Remembered:
     until: float | None
     given: Mapping[str, Mode]
     pending: Mapping[str, Mode]
-    view: pictures.HsmView
+    view: HsmView
 
 
 class Snapshots:
@@ -70,7 +84,7 @@ class Snapshots:
         memories: Memories,
         emitted: EmittedObjects,
         *,
-        operator: pictures.OperatorPods | None,
+        operator: OperatorPods | None,
         bundle: Callable[[], str],
         wall: Callable[[], float],
     ) -> None:
@@ -84,13 +98,13 @@ class Snapshots:
 
     # --- hsm
 
-    def hsm(self, name: str) -> pictures.HsmSnapshot | None:
+    def hsm(self, name: str) -> HsmSnapshot | None:
         """Everything about one Hsm; None if it is not there."""
         hsm = self._world.hsms.typed(name)
         if hsm is None:
             return None
         memory = self._memories.memory(name)
-        return pictures.HsmSnapshot(
+        return HsmSnapshot(
             now=self._wall(),
             hsm=hsm,
             policy=self._policy_of(hsm),
@@ -104,7 +118,7 @@ class Snapshots:
             readmission_asked_at=memory.readmission_asked_at(hsm, self._wall()) if memory is not None else self._wall(),
         )
 
-    def view(self, name: str) -> pictures.HsmView | None:
+    def view(self, name: str) -> HsmView | None:
         """An Hsm as claims and its gateway see it, judged now."""
         stored = self._world.hsms.find(name)
         if stored is None:
@@ -148,7 +162,7 @@ class Snapshots:
             return None
         standing = judge(snapshot)
         given = {seat.claim_uid: seat.mode for seat in snapshot.hsm.status.allocations}
-        view = pictures.HsmView(
+        view = HsmView(
             hsm=snapshot.hsm,
             standing=standing,
             policy=snapshot.policy,
@@ -161,14 +175,14 @@ class Snapshots:
     def _policy_of(self, hsm: Hsm) -> AttestationPolicy | None:
         return self._world.policies.typed(hsm.spec.attestation.policy_ref.name)
 
-    def _claims_of(self, hsm: Hsm, labels: frozenset[str] | None) -> tuple[pictures.BoundClaim, ...]:
+    def _claims_of(self, hsm: Hsm, labels: frozenset[str] | None) -> tuple[BoundClaim, ...]:
         found = dict(self._world.claims_on(hsm.metadata.uid))
         known = self._world.claims.complete.is_set()
         for seat in hsm.status.allocations:
             if seat.claim_uid in found:
                 continue
             claim = self._world.claim_stored(seat.claim_uid)
-            found[seat.claim_uid] = pictures.BoundClaim(
+            found[seat.claim_uid] = BoundClaim(
                 uid=seat.claim_uid,
                 namespace=seat.namespace,
                 name=seat.name,
@@ -180,7 +194,7 @@ class Snapshots:
         for uid in {key.claim_uid for key in map(parse_key_label, labels or ()) if key is not None} - found.keys():
             claim = self._world.claim_stored(uid)
             if claim is not None:
-                found[uid] = pictures.BoundClaim(
+                found[uid] = BoundClaim(
                     uid=uid,
                     namespace=claim.namespace,
                     name=claim.name,
@@ -191,9 +205,9 @@ class Snapshots:
                 )
         return tuple(found[uid] for uid in sorted(found))
 
-    def _policies_of_gateway(self, hsm: Hsm) -> dict[tuple[str, str], pictures.ObservedPolicy]:
+    def _policies_of_gateway(self, hsm: Hsm) -> dict[tuple[str, str], ObservedPolicy]:
         found = {
-            (kept.namespace, kept.name): pictures.ObservedPolicy(kept.summary.digest, kept.summary.drifted)
+            (kept.namespace, kept.name): ObservedPolicy(kept.summary.digest, kept.summary.drifted)
             for kept in self._world.policies_of_hsm(hsm.metadata.name)
         }
         service = hsm.spec.gateway.service
@@ -201,7 +215,7 @@ class Snapshots:
             place = (service.namespace, deny_name(service))
             deny = self._world.network_policies.find(place[1], place[0])
             if deny is not None and deny.summary.ours:
-                found[place] = pictures.ObservedPolicy(deny.summary.digest, deny.summary.drifted)
+                found[place] = ObservedPolicy(deny.summary.digest, deny.summary.drifted)
         return found
 
     def _shared(self, hsm: Hsm) -> bool:
@@ -218,7 +232,7 @@ class Snapshots:
 
     # --- claims
 
-    def views(self) -> tuple[pictures.HsmView, ...]:
+    def views(self) -> tuple[HsmView, ...]:
         """All Hsms."""
         found = (self.view(name) for _, name in self._world.hsms.names)
         return tuple(view for view in found if view is not None)
@@ -228,14 +242,14 @@ class Snapshots:
         found = ((name, self._world.policies.typed(name)) for _, name in self._world.policies.names)
         return {name: policy for name, policy in found if policy is not None}
 
-    def namespace(self, name: str) -> pictures.NamespaceFacts:
+    def namespace(self, name: str) -> NamespaceFacts:
         """Facts of a namespace."""
         kept = self._world.namespaces.find(name)
         if kept is None:
-            return pictures.NamespaceFacts("", {})
-        return pictures.NamespaceFacts(kept.uid, dict(kept.summary.labels), kept.summary.deleting)
+            return NamespaceFacts("", {})
+        return NamespaceFacts(kept.uid, dict(kept.summary.labels), kept.summary.deleting)
 
-    def claim(self, namespace: str, name: str) -> pictures.ClaimSnapshot | None:
+    def claim(self, namespace: str, name: str) -> ClaimSnapshot | None:
         """Everything about one claim; None if it is not there."""
         claim = self._world.claims.typed(name, namespace)
         if claim is None:
@@ -244,7 +258,7 @@ class Snapshots:
         near = [view for view in views if uid in view.seats]
         memory = self._memory_of(claim)
         prefix = claim_prefix(uid)
-        return pictures.ClaimSnapshot(
+        return ClaimSnapshot(
             now=self._wall(),
             claim=claim,
             namespace=self.namespace(namespace),
@@ -255,7 +269,7 @@ class Snapshots:
             key_faults=_with_prefix(memory.key_faults, prefix) if memory is not None else {},
             secret=self._secret(claim),
             network_policies={
-                (kept.namespace, kept.name): pictures.ObservedPolicy(kept.summary.digest, kept.summary.drifted)
+                (kept.namespace, kept.name): ObservedPolicy(kept.summary.digest, kept.summary.drifted)
                 for kept in self._world.policies_of_claim(uid)
             },
             foreign_allows=self._foreign_allows(near),
@@ -267,21 +281,21 @@ class Snapshots:
         memory = self._memories.memory(allocation.hsm.name) if allocation is not None else None
         return memory if memory is not None and allocation is not None and memory.uid == allocation.hsm.uid else None
 
-    def _secret(self, claim: HsmClaim) -> pictures.ObservedSecret:
+    def _secret(self, claim: HsmClaim) -> ObservedSecret:
         wanted = claim.spec.binding.secret_name if claim.spec.binding is not None else None
         if wanted is None or not self._world.secrets.synced.is_set():
-            return pictures.ObservedSecret(pictures.Presence.UNKNOWN)
+            return ObservedSecret(Presence.UNKNOWN)
         place = (claim.metadata.namespace or "", wanted)
         kept = self._world.secrets.find(wanted, place[0])
         if kept is not None:
             touched = self._emitted.written.get(place, kept.resource_version) != kept.resource_version
             digest = None if touched else kept.summary.digest
-            return pictures.ObservedSecret(pictures.Presence.PRESENT, kept.summary.owner_uid or None, digest)
+            return ObservedSecret(Presence.PRESENT, kept.summary.owner_uid or None, digest)
         if place in self._emitted.taken:
-            return pictures.ObservedSecret(pictures.Presence.PRESENT, self._emitted.taken[place] or None)
-        return pictures.ObservedSecret(pictures.Presence.ABSENT)
+            return ObservedSecret(Presence.PRESENT, self._emitted.taken[place] or None)
+        return ObservedSecret(Presence.ABSENT)
 
-    def _foreign_allows(self, near: Sequence[pictures.HsmView]) -> tuple[str, ...]:
+    def _foreign_allows(self, near: Sequence[HsmView]) -> tuple[str, ...]:
         found: list[str] = []
         for view in near:
             service = view.hsm.spec.gateway.service
@@ -295,7 +309,7 @@ class Snapshots:
             ]
         return tuple(sorted(found))
 
-    def _binding(self, hsm: Hsm) -> pictures.BindingFacts | None:
+    def _binding(self, hsm: Hsm) -> BindingFacts | None:
         memory, bundle = self._memories.memory(hsm.metadata.name), self._bundle()
         if memory is None or not memory.gateway_spkis or not bundle:
             return None
@@ -306,16 +320,16 @@ class Snapshots:
             host, port = external.host, external.port
         else:
             return None
-        return pictures.BindingFacts(host, port, bundle, tuple(digest_of(spki) for spki in memory.gateway_spkis))
+        return BindingFacts(host, port, bundle, tuple(digest_of(spki) for spki in memory.gateway_spkis))
 
     # --- policies
 
-    def policy(self, name: str) -> pictures.PolicySnapshot | None:
+    def policy(self, name: str) -> PolicySnapshot | None:
         """One policy and who leans on it; None if it is not there."""
         policy = self._world.policies.typed(name)
         if policy is None:
             return None
-        return pictures.PolicySnapshot(
+        return PolicySnapshot(
             now=self._wall(),
             policy=policy,
             hsms=sum(1 for stored in self._world.hsms if stored.index.policy == name),
@@ -332,7 +346,7 @@ def _with_prefix(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {label: value for label, value in values.items() if label.startswith(prefix)}
 
 
-def _seated(view: pictures.HsmView, given: Mapping[str, Mode], pending: Mapping[str, Mode]) -> pictures.HsmView:
+def _seated(view: HsmView, given: Mapping[str, Mode], pending: Mapping[str, Mode]) -> HsmView:
     """With seats that are written, and those about to be."""
     unconfirmed = frozenset(uid for uid in pending if uid not in given)
     return replace(view, seats={**pending, **given}, pending=unconfirmed)

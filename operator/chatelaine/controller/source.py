@@ -13,9 +13,9 @@ from chatelaine.controller.snapshots import Snapshots
 from chatelaine.controller.view import claim_view, standing_view
 from chatelaine.controller.world import World
 from chatelaine.model.verdict import Verdict
+from chatelaine.reconcile.claim_snapshot import HsmView
 from chatelaine.reconcile.hsm import was_serving
 from chatelaine.reconcile.served import served
-from chatelaine.reconcile.snapshot import HsmView
 from chatelaine.wire.messages import ClaimView, ClusterKeys, Standing
 
 

@@ -8,9 +8,9 @@ from typing import Final
 from chatelaine.model.claim import ClientSpec, HsmClaim
 from chatelaine.model.identifiers import key_label
 from chatelaine.model.verdict import Verdict
+from chatelaine.reconcile.claim_snapshot import HsmView
 from chatelaine.reconcile.judged import Standing as Judged
 from chatelaine.reconcile.served import ClaimStanding, usable_versions
-from chatelaine.reconcile.snapshot import HsmView
 from chatelaine.wire.messages import ClaimView, ClientView, KeyVersionView, KeyView, Standing
 
 NO_DEADLINE: Final = 253402300799

@@ -19,6 +19,7 @@ from chatelaine.model.identifiers import (
 from chatelaine.model.keys import KeyState
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome
+from chatelaine.reconcile.claim_snapshot import BindingFacts, Presence
 from chatelaine.reconcile.network import ANNOTATION_DIGEST, Rendered, claim_egress, claim_ingress, egress_managed
 from chatelaine.reconcile.plan import (
     ApplyNetworkPolicy,
@@ -28,7 +29,6 @@ from chatelaine.reconcile.plan import (
     EmitEvent,
     EventType,
 )
-from chatelaine.reconcile.snapshot import BindingFacts, Presence
 from chatelaine.reconcile.work import Next, Work
 
 PROVIDER = "chatelaine"

@@ -14,8 +14,8 @@ from chatelaine.model.claim import HsmClaim
 from chatelaine.model.hsm import Cordon, Mode
 from chatelaine.model.keys import Sensitivity
 from chatelaine.model.verdict import Finding, Outcome
+from chatelaine.reconcile.claim_snapshot import ClaimSnapshot, HsmView
 from chatelaine.reconcile.served import attested_for, held_compliance, release_finding
-from chatelaine.reconcile.snapshot import ClaimSnapshot, HsmView
 
 DEFAULT_CAPACITY: Final = 100
 NAMED_HSMS: Final = 6

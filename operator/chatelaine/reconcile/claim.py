@@ -15,10 +15,10 @@ from chatelaine.model.conditions import find
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile import access, farewell, keys, seats
+from chatelaine.reconcile.claim_snapshot import ClaimSnapshot
 from chatelaine.reconcile.conditions import events
 from chatelaine.reconcile.plan import Plan, RequestEvidence, SetClaimStatus
 from chatelaine.reconcile.served import served
-from chatelaine.reconcile.snapshot import ClaimSnapshot
 from chatelaine.reconcile.work import Next, Work
 
 ORDER: Final = (

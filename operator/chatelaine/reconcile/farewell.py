@@ -14,6 +14,7 @@ from chatelaine.model.identifiers import FINALIZER, key_label
 from chatelaine.model.keys import KeyState
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome
+from chatelaine.reconcile.claim_snapshot import HsmView
 from chatelaine.reconcile.plan import (
     Action,
     DeleteNetworkPolicy,
@@ -24,7 +25,6 @@ from chatelaine.reconcile.plan import (
     RemoveFinalizer,
     RetainKeys,
 )
-from chatelaine.reconcile.snapshot import HsmView
 from chatelaine.reconcile.work import Next, Work
 
 

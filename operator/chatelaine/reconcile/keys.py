@@ -16,8 +16,8 @@ from chatelaine.model.identifiers import ANNOTATION_DESTROY, key_label
 from chatelaine.model.keys import KeyState
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome
+from chatelaine.reconcile.claim_snapshot import HsmView
 from chatelaine.reconcile.plan import DestroyKey, EmitEvent, EnsureKey, EventType
-from chatelaine.reconcile.snapshot import HsmView
 from chatelaine.reconcile.work import Next, Work
 
 REMOVED: Final = "removed from the manifest"

@@ -22,12 +22,12 @@ from chatelaine.reconcile.candidates import (
     limit_of,
     mode_of,
 )
+from chatelaine.reconcile.claim_snapshot import HsmView
 from chatelaine.reconcile.farewell import leave
 from chatelaine.reconcile.judged import policy_ref
 from chatelaine.reconcile.plan import AddFinalizer, AllocateHsm, ReleaseAllocation, RequestEvidence
 from chatelaine.reconcile.policy import contradictions
 from chatelaine.reconcile.served import attested_for, seat_sequence, stands_for
-from chatelaine.reconcile.snapshot import HsmView
 from chatelaine.reconcile.work import Next, Work
 
 

@@ -19,10 +19,10 @@ from chatelaine.model.keys import KeyState, Sensitivity
 from chatelaine.model.policy import AttestationPolicy, Enforcement
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Finding, Outcome, PolicyStamp, all_of
+from chatelaine.reconcile.claim_snapshot import HsmView, NamespaceFacts
 from chatelaine.reconcile.facts import covers
 from chatelaine.reconcile.judged import sentence, stamp_of
 from chatelaine.reconcile.policy import contradictions
-from chatelaine.reconcile.snapshot import HsmView, NamespaceFacts
 from chatelaine.release.rules import ReleaseRequest, judge_release
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from chatelaine.model.claim import BindingStatus, ClaimAllocation, KeyStatus, NetworkPolicyRef
 from chatelaine.model.identifiers import ANNOTATION_PAUSED
 from chatelaine.model.reasons import Reason
+from chatelaine.reconcile.claim_snapshot import ClaimSnapshot, HsmView
 from chatelaine.reconcile.conditions import ConditionDraft
 from chatelaine.reconcile.plan import Action, ObjectRef
 from chatelaine.reconcile.served import ClaimStanding
-from chatelaine.reconcile.snapshot import ClaimSnapshot, HsmView
 
 
 class Next(enum.Enum):

@@ -9,9 +9,9 @@ from chatelaine.model.hsm import EpochStatus
 from chatelaine.model.identifiers import LABEL_NAMESPACE_NAME, key_label
 from chatelaine.model.keys import KeyState, KeyType
 from chatelaine.reconcile import claim as claim_room
+from chatelaine.reconcile.claim_snapshot import NamespaceFacts
 from chatelaine.reconcile.plan import EnsureKey
 from chatelaine.reconcile.served import usable_versions
-from chatelaine.reconcile.snapshot import NamespaceFacts
 from support.world import World
 from support.world_hosts import BAD_PCR
 from support.world_objects import (

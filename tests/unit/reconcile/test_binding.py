@@ -8,8 +8,8 @@ from chatelaine.model.hsm import Mode
 from chatelaine.model.keys import KeyState
 from chatelaine.reconcile import claim as claim_room
 from chatelaine.reconcile.candidates import best_now, candidates
+from chatelaine.reconcile.claim_snapshot import NamespaceFacts
 from chatelaine.reconcile.plan import RequestEvidence
-from chatelaine.reconcile.snapshot import NamespaceFacts
 from support.world_hosts import BAD_PCR, GOOD_PCR
 from support.world_objects import (
     bound_to,

@@ -6,8 +6,8 @@ from chatelaine.model.identifiers import ANNOTATION_DESTROY, key_label
 from chatelaine.model.keys import KeyState
 from chatelaine.model.reasons import Reason
 from chatelaine.reconcile import claim as claim_room
+from chatelaine.reconcile.claim_snapshot import KeyFault
 from chatelaine.reconcile.plan import EnsureKey, SetClaimStatus
-from chatelaine.reconcile.snapshot import KeyFault
 from support.world_objects import (
     annotate_claim,
     change_claim,

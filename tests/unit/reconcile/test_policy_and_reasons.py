@@ -10,9 +10,10 @@ import chatelaine.reconcile
 from chatelaine.model.policy import AttestationPolicySpec
 from chatelaine.model.reasons import EXPLAINED, Reason
 from chatelaine.reconcile import policy as policy_room
+from chatelaine.reconcile.claim_snapshot import NamespaceFacts
 from chatelaine.reconcile.plan import EmitEvent, SetPolicyStatus
 from chatelaine.reconcile.policy import contradictions
-from chatelaine.reconcile.snapshot import NamespaceFacts, PolicySnapshot
+from chatelaine.reconcile.snapshot import PolicySnapshot
 from support.world import START, World
 from support.world_hosts import GOOD_PCR
 from support.world_objects import condition, message, policy_spec, put_claim, put_hsm, put_policy
