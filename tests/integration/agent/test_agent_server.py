@@ -18,7 +18,8 @@ from chatelaine.agent.evidence import SocketGateway
 from chatelaine.agent.server import MAX_LEAF_BYTES, MAX_REQUEST_BYTES, MAX_STREAMS, AgentServer
 from chatelaine.agent.tpm import TpmAttester
 from chatelaine.agent.watch import ChangeCounter, watch_gateway, watch_tpm
-from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence, verify_evidence
+from chatelaine.controller.interrogation import evidence_of
+from chatelaine.evidence.bundle import EnrolledIdentity, VerifiedEvidence, verify_evidence
 from chatelaine.evidence.credential import ENTROPY_BYTES, make_credential
 from chatelaine.evidence.errors import ExtraDataMismatch
 from chatelaine.evidence.tpm_public import parse_public
@@ -118,18 +119,8 @@ async def evidence(operator: PeerClient, world: World, nonce: bytes, asked: byte
     identity = (await operator.call("GET", "/v1/identity", None, HostIdentity)).message
     assert identity.gateway is not None
     found = await operator.call("POST", "/v1/evidence", question(asked or nonce), EvidenceResponse)
-    said = found.message
     return verify_evidence(
-        QuoteEvidence(
-            attest=said.attest,
-            signature=said.signature,
-            bank=said.bank,
-            pcrs={int(index): value for index, value in said.pcrs.items()},
-            ak_public=said.ak_public,
-            statement=said.statement,
-            statement_signature=said.statement_signature,
-            inventory=said.inventory,
-        ),
+        evidence_of(found.message),
         nonce=nonce,
         subject_uid=UID,
         identity=EnrolledIdentity(

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from tools.lab.swtpm import Swtpm
 
-from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence, verify_evidence
+from chatelaine.controller.interrogation import evidence_of
+from chatelaine.evidence.bundle import EnrolledIdentity, VerifiedEvidence, verify_evidence
 from chatelaine.evidence.credential import ENTROPY_BYTES, make_credential
 from chatelaine.evidence.tpm_public import parse_public
 from chatelaine.evidence.tpm_types import Selection
@@ -83,19 +84,9 @@ class WholeHost:
             hello = await gateway.call("GET", "/control/v1/hello", None, GatewayHello)
             asked = EvidenceRequest(nonce=nonce, subject_uid=UID, bank="Sha256", indices=SELECTION.indices)
             answer = await agent.call("POST", "/v1/evidence", asked, EvidenceResponse)
-        said = answer.message
         facts = hello.message.identity
         return verify_evidence(
-            QuoteEvidence(
-                attest=said.attest,
-                signature=said.signature,
-                bank=said.bank,
-                pcrs={int(index): value for index, value in said.pcrs.items()},
-                ak_public=said.ak_public,
-                statement=said.statement,
-                statement_signature=said.statement_signature,
-                inventory=said.inventory,
-            ),
+            evidence_of(answer.message),
             nonce=nonce,
             subject_uid=UID,
             identity=EnrolledIdentity(
