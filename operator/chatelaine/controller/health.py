@@ -15,6 +15,7 @@ from chatelaine.controller.probes import (
     QUEUE_STUCK_SECONDS,
     ROUND_SECONDS,
     ROUNDS_MISSED,
+    UNWRITTEN_SECONDS,
     WATCH_STALE_SECONDS,
     Check,
 )
@@ -52,11 +53,12 @@ def liveness(watched: Watched) -> Mapping[str, Check]:
 
 def readiness(watched: Watched) -> Mapping[str, Check]:
     """What keeps this process from knowing how things are."""
+    unwritten: dict[str, float] = {}
     return {
         "watches": lambda: _watches(watched),
         "kinds": lambda: _kinds(watched),
         "rounds": lambda: _rounds(watched),
-        "verdicts": lambda: _verdicts(watched),
+        "verdicts": lambda: _verdicts(watched, unwritten),
         "certificates": lambda: None if watched.pki.context() is not None else "no certificate of our own yet",
     }
 
@@ -112,15 +114,22 @@ def _rounds(watched: Watched) -> str | None:
     return f"no round ended lately: {_some(hung)}" if hung else None
 
 
-def _verdicts(watched: Watched) -> str | None:
-    """Trusted in the status, and yet not asked successfully for longer than it may stand."""
-    late = []
+def _verdicts(watched: Watched, unwritten: dict[str, float]) -> str | None:
+    """Trusted in the status, and yet not trusted by us: for a moment after every cut, and then not any more.
+
+    `unwritten`: since when this is seen, by Hsm.
+    """
+    now = watched.clock()
+    found = set()
     for host in watched.hosts.all():
         view = watched.snapshots.view(host.memory.name)
         written = view.hsm.status.attestation if view is not None else None
         if view is None or written is None or written.verdict is not Verdict.TRUSTED or view.standing.serves:
             continue
-        late.append(host.memory.name)
+        found.add(host.memory.name)
+    for name in unwritten.keys() - found:
+        del unwritten[name]
+    late = [name for name in found if now - unwritten.setdefault(name, now) > UNWRITTEN_SECONDS]
     return f"run out and not written: {_some(late)}" if late and watched.lead.leads else None
 
 

@@ -15,6 +15,8 @@ from aiohttp import web
 from chatelaine.telemetry.metrics import OperatorMetrics
 
 QUEUE_STUCK_SECONDS: Final = 120.0
+UNWRITTEN_SECONDS: Final = 15.0
+"""A verdict that ended may stand in the status for so long: the API server may be slow."""
 WATCH_STALE_SECONDS: Final = 180.0
 """Bookmarks come every minute."""
 ECHO_LATE_SECONDS: Final = 60.0
