@@ -41,7 +41,8 @@ LONGEST_PAUSE_SECONDS: Final = 10.0
 LEAST_GAP_SECONDS: Final = 0.02
 """Between two rounds: a host that cries without end costs no more than this."""
 IDENTITY_PAUSE_SECONDS: Final = 2.0
-"""Least time between two looks at an identity; doubled up to the longest pause while the answer stays the same."""
+"""Least time between two looks at an identity; doubled up to the longest pause while it stays the same and is not
+the enrolled one."""
 RACES: Final = 3
 """A PCR may honestly move between statement and quote; so often the host is asked again at once."""
 
@@ -185,7 +186,12 @@ class Prober:
         presented = await present(agent, spki)
         before = self._memory.observation.presented
         again = before is not None and replace(before, agent_spki=presented.agent_spki) == presented
-        self._identity_pause = min(LONGEST_PAUSE_SECONDS, self._identity_pause * 2) if again else IDENTITY_PAUSE_SECONDS
+        enrolled = hsm.status.identity
+        if again and (enrolled is None or not same(enrolled, presented)):
+            self._identity_pause = min(LONGEST_PAUSE_SECONDS, self._identity_pause * 2)
+        else:
+            # The enrolled host is only asked for a re-admission, and a person waits for that.
+            self._identity_pause = IDENTITY_PAUSE_SECONDS
         identity = EnrolledIdentity(
             ak_public=presented.ak_public,
             ak_name=bytes.fromhex(presented.ak_name_hex),
