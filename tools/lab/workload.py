@@ -48,7 +48,7 @@ def create_pod(cluster: ClusterAccess, namespace: str, name: str, service_accoun
     return cluster.admin.create(pod)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass  # not frozen: Python writes the trace into an exception that passes a `with`
 class Refusal(Exception):
     """The gateway said no."""
 
