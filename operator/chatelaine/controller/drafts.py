@@ -77,6 +77,9 @@ def draft(
     views = _views(held, wanted, full=full, leads=leads) if trusted else {}
     gone = _gone(held, wanted, full=full) if trusted else tuple(held.claims)
     left = frozenset() if leads else dirty.difference(gone)
+    if not trusted:
+        # Who was served, or changes meanwhile, is looked at when the HSM is trusted again: nobody tells of it twice.
+        left = dirty.union(held.claims)
     news = wanted.cluster if full or wanted.cluster != held.cluster else None
     if not (full or views or gone or news is not None) and _told(held.standing, wanted.standing):
         return None, left
