@@ -79,6 +79,7 @@ def _context(ca: x509.Certificate | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     if ca is None:
+        # To fetch the CAs only: what comes is believed by the invitation's digest, and nothing is told before that.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:

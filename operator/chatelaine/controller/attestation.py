@@ -130,7 +130,7 @@ class Prober:
                         counter = change.counter
             except PeerError as error:
                 _log.debug("change stream ended", hsm=self._memory.name, error=str(error))
-            except Exception as error:  # noqa: BLE001 - as in a round
+            except Exception as error:  # noqa: BLE001 - a stream that breaks something is opened anew; rounds go on by the interval
                 _log.exception("fault in a change stream", error, hsm=self._memory.name)
             failures += 1
             await asyncio.sleep(self._back_off(failures))

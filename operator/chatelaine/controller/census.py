@@ -19,26 +19,21 @@ class SeatCensus:
 
     def __init__(self, policies: Callable[[str, str], frozenset[str]]) -> None:
         self._policies = policies
-        self._hsm: dict[str, dict[str, str]] = {}
-        """By namespace: claim uid to the name of the Hsm that gives it a seat."""
+        self._hsms: dict[str, dict[str, set[str]]] = {}
+        """By namespace and claim uid: names of the Hsms that give it a seat; two while it moves."""
         self._counted: dict[tuple[str, str], frozenset[str]] = {}
         """By namespace and claim uid: the policies under which the seat is counted."""
         self._counts: dict[str, Counter[str]] = {}
 
-    def seats(self, namespace: str) -> Mapping[str, str]:
-        """Claims of a namespace that have seats: uid and name of the Hsm."""
-        return self._hsm.get(namespace, {})
-
     def moved(self, hsm: str, before: Mapping[str, str], after: Mapping[str, str]) -> None:
         """The seats of an Hsm changed: claim uid to namespace."""
         for uid, namespace in before.items():
-            if uid not in after and self._hsm.get(namespace, {}).get(uid) == hsm:
-                del self._hsm[namespace][uid]
+            if after.get(uid) != namespace:
+                self._hsms.get(namespace, {}).get(uid, set()).discard(hsm)
                 self._count(namespace, uid)
         for uid, namespace in after.items():
-            seats = self._hsm.setdefault(namespace, {})
-            if seats.get(uid) != hsm:
-                seats[uid] = hsm
+            if before.get(uid) != namespace:
+                self._hsms.setdefault(namespace, {}).setdefault(uid, set()).add(hsm)
                 self._count(namespace, uid)
 
     def rejudged(self, seats: Iterable[tuple[str, str]]) -> None:
@@ -57,16 +52,19 @@ class SeatCensus:
         counts = dict(self._counts.get(namespace, ()))
         for policy in self._counted.get((namespace, uid), ()):
             counts[policy] -= 1
-        seats = self._hsm.get(namespace, {})
         for other, hsm in pending.items():
-            if other != uid and other not in seats:
-                for policy in self._policies(other, hsm):
+            if other != uid:
+                for policy in self._policies(other, hsm) - self._counted.get((namespace, other), frozenset()):
                     counts[policy] = counts.get(policy, 0) + 1
         return counts
 
     def _count(self, namespace: str, uid: str) -> None:
-        hsm = self._hsm.get(namespace, {}).get(uid)
-        after = self._policies(uid, hsm) if hsm is not None else frozenset()
+        """Once under each policy, on however many Hsms it has a seat."""
+        seats = self._hsms.get(namespace, {})
+        hsms = seats.get(uid, set())
+        if not hsms:
+            seats.pop(uid, None)
+        after = frozenset[str]().union(*(self._policies(uid, hsm) for hsm in hsms))
         before = self._counted.get((namespace, uid), frozenset())
         if after == before:
             return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from chatelaine.controller import summaries
 from chatelaine.controller.cache import Key, KindCache, Stored
@@ -157,10 +157,9 @@ class World:
         """By uid of an Hsm: the highest number of admissions that a claim has named."""
 
     @property
-    def watches(self) -> tuple[Watch[object], ...]:
-        """Of other people's kinds."""
-        # Summaries differ; those who ask look at none of them.
-        return self.pods, self.namespaces, self.slices, self.network_policies, self.secrets  # type: ignore[return-value]
+    def watches(self) -> tuple[Watch[Any], ...]:
+        """Of other people's kinds. Their summaries differ; those who ask look at none of them."""
+        return self.pods, self.namespaces, self.slices, self.network_policies, self.secrets
 
     @property
     def kinds(

@@ -124,6 +124,7 @@ class ProcessLeaf:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             # No resumption: a resumed session would carry a peer certificate that was checked at another time.
             context.num_tickets = 0
+            # Without client certificates: the join endpoint, whose callers have none yet and show an invitation.
             context.verify_mode = ssl.CERT_REQUIRED if client_certificates else ssl.CERT_NONE
             self.follow(context)
             self._server[client_certificates] = context

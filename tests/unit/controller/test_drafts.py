@@ -101,6 +101,19 @@ def test_a_cut_takes_every_claim_whoever_leads(verdict: str, leads: bool) -> Non
     assert (said.claims, set(said.gone), said.after.claims) == ((), {"a", "b"}, {})
 
 
+def test_claim_that_changed_while_its_hsm_was_cut_is_served_when_trust_returns() -> None:
+    cut, left = change(holding(claim("a")), {"b": claim("b")}, now=standing("Untrusted"))
+    assert cut is not None
+    assert left == {"a", "b"}
+    # Told again while nothing has changed: nothing is forgotten by that.
+    again, left = draft(cut.after, Wanted(standing("Untrusted"), {}, CLUSTER), left, full=False, leads=True)
+    assert (again, left) == (None, {"a", "b"})
+    served = {uid: claim(uid) for uid in left}
+    back, left = draft(cut.after, Wanted(standing(), served, CLUSTER), left, full=False, leads=True)
+    assert back is not None
+    assert ({view.uid for view in back.claims}, left) == ({"a", "b"}, frozenset())
+
+
 def test_who_does_not_lead_opens_and_changes_no_claim() -> None:
     said, left = change(holding(claim("a"), claim("b")), {"a": claim("a", 2), "b": None, "c": claim("c")}, leads=False)
     assert said is not None
