@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import random
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -58,6 +60,13 @@ class Parts:
     probes: Probes
 
 
+def _passing_folder() -> Path:
+    """A folder that goes with the process, whatever ends it in order: a private key lies in it."""
+    folder = tempfile.mkdtemp(prefix="chatelaine-operator-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: AfterAction) -> Parts:
     """All parts, each over those above it; at the end those that know each other are told so."""
     jitter = random.SystemRandom().random
@@ -70,7 +79,7 @@ def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: Aft
     pki = ClusterPki(
         kube,
         settings.namespace,
-        settings.state_folder or Path(tempfile.mkdtemp(prefix="chatelaine-operator-")),
+        settings.state_folder or _passing_folder(),
         settings.join_endpoint,
         leads=lambda: lead.leads,
         changed=reactions.bundle_changed,
