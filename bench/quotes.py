@@ -20,7 +20,7 @@ from bench.report import Figure, write
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.tpm_quote import attestation_key, verify_quote
 from chatelaine.evidence.tpm_types import Selection, parse_signature
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support.paper_tpm import PaperTpm

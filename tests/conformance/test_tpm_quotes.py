@@ -18,7 +18,7 @@ from chatelaine.evidence.certificates import load_certificates
 from chatelaine.evidence.tpm_public import endorsement_signers, parse_public
 from chatelaine.evidence.tpm_quote import AttestationKey, VerifiedQuote, verify_quote
 from chatelaine.evidence.tpm_types import Selection, parse_quote, parse_signature
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 from support.vectors import VECTORS, QuoteVector, gce, needs_vectors
 
 pytestmark = needs_vectors

@@ -20,7 +20,7 @@ from chatelaine.evidence.tpm_algorithms import BANKS
 from chatelaine.evidence.tpm_public import parse_public
 from chatelaine.evidence.tpm_quote import AttestationKey, VerifiedQuote, check_endorsement_hierarchy, verify_quote
 from chatelaine.evidence.tpm_types import Selection
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Epoch
 
 KINDS = {

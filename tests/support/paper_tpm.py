@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.tpm_public import AK_REQUIRED, EK_REQUIRED, Attribute, parse_public
 from chatelaine.evidence.tpm_types import ATTEST_QUOTE, TPM_GENERATED, Selection
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 
 HASHES: dict[int, Any] = {alg.SHA1: hashes.SHA1(), alg.SHA256: hashes.SHA256(), alg.SHA384: hashes.SHA384()}
 DIGESTS: dict[int, Any] = {alg.SHA1: hashlib.sha1, alg.SHA256: hashlib.sha256, alg.SHA384: hashlib.sha384}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chatelaine.evidence.tpm_types import Selection
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 
 VECTORS = Path(__file__).resolve().parents[2].parent / "shared" / "vectors"
 

@@ -27,7 +27,7 @@ from chatelaine.agent.evidence import EvidenceRounds, Gateway, Question
 from chatelaine.agent.watch import ChangeCounter
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.identifiers import OPERATOR_SERVER_NAME
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 from chatelaine.pki.chain import MAX_BUNDLE_BYTES
 from chatelaine.pki.errors import CertificateRefused
 from chatelaine.pki.leaf import ProcessLeaf

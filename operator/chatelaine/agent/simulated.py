@@ -25,7 +25,7 @@ from chatelaine.agent.tpm_kinds import EK_POLICY
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.tpm_public import AK_REQUIRED, EK_REQUIRED, Attribute
 from chatelaine.evidence.tpm_types import ATTEST_QUOTE, MAX_PCRS, TPM_GENERATED, TPM_RH_ENDORSEMENT, Selection
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 
 MAX_EXTRA_DATA_BYTES: Final = 64
 FIRMWARE_VERSION: Final = 0x2026_0001

@@ -14,7 +14,8 @@ from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.evidence.inventory import InventoryKey
 from chatelaine.evidence.tpm_quote import VerifiedQuote
 from chatelaine.model.identifiers import key_id, service_key_label
-from chatelaine.model.policy import Bank, FirmwareRule, StatementLevel
+from chatelaine.model.policy import FirmwareRule, StatementLevel
+from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Finding, Outcome
 
 MAX_NAMED_KEYS: Final = 16

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from chatelaine.evidence.errors import AlgorithmRefused
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 
 RSA: Final = 0x0001
 SHA1: Final = 0x0004

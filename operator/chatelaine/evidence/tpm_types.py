@@ -23,7 +23,7 @@ from chatelaine.evidence.errors import (
     WrongMagic,
 )
 from chatelaine.evidence.reader import Reader
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 
 MAX_ATTEST_BYTES: Final = 4096
 MAX_SIGNATURE_BYTES: Final = 1024

@@ -14,7 +14,6 @@ from chatelaine.model.common import (
     Model,
     ObjectMeta,
     Sha256Digest,
-    Text,
     atomic_list,
     cel,
     map_list,
@@ -24,8 +23,8 @@ from chatelaine.model.common import (
 )
 from chatelaine.model.identifiers import canonical_json, digest_of
 from chatelaine.model.keys import WORKING_KEY_TYPES_RULE, WORKING_USAGES_RULE, KeyType, Sensitivity, Usage
+from chatelaine.model.tpm_policy import ReferenceValuesSource, TpmRules
 
-HexDigest = Annotated[str, StringConstraints(max_length=96, pattern=r"^([0-9a-f]{64}|[0-9a-f]{96})$")]
 Compliance = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Z][A-Za-z0-9_]*$")]
 Firmware = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
@@ -37,13 +36,6 @@ class Enforcement(enum.StrEnum):
 
     ENFORCE = "Enforce"
     AUDIT = "Audit"
-
-
-class Bank(enum.StrEnum):
-    """PCR banks that a policy may name. SHA-1 is refused everywhere."""
-
-    SHA256 = "Sha256"
-    SHA384 = "Sha384"
 
 
 class InventoryRule(enum.StrEnum):
@@ -64,81 +56,6 @@ class Freshness(Model):
     """How old proof may grow."""
 
     max_age_seconds: Annotated[int, Field(ge=2, le=86400, description="A verdict older than this releases nothing.")]
-
-
-class ListedEndorsement(Model):
-    """A TPM named by its endorsement key."""
-
-    ek_digest: Annotated[
-        Sha256Digest, Field(description="SHA-256 of the endorsement key's SubjectPublicKeyInfo (DER).")
-    ]
-    note: Annotated[Text | None, Field(description="Why this TPM is listed.")] = None
-
-
-class Endorsement(Model):
-    """Which TPMs may enrol at all."""
-
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            cel(
-                "!has(self.roots)",
-                "roots (enrolment by vendor certificates) is not enforced by this release yet;"
-                " list the EK digests under listed",
-            ),
-        )
-    )
-    listed: Annotated[
-        list[ListedEndorsement] | None,
-        Field(
-            min_length=1, max_length=256, description="TPMs named one by one.", json_schema_extra=map_list("ekDigest")
-        ),
-    ] = None
-    roots: Annotated[
-        list[Later] | None, Field(max_length=16, description="Vendor roots (later).", json_schema_extra=atomic_list())
-    ] = None
-
-
-class PcrValue(Model):
-    """One PCR and the values that are good."""
-
-    index: Annotated[int, Field(ge=0, le=23, description="PCR index.")]
-    any_of: Annotated[
-        list[HexDigest],
-        Field(
-            min_length=1,
-            max_length=32,
-            description="Good values, lower-case hexadecimal.",
-            json_schema_extra=set_list(),
-        ),
-    ]
-
-
-class Pcrs(Model):
-    """PCR values of one bank."""
-
-    bank: Annotated[Bank, Field(description="The bank that is quoted.")]
-    values: Annotated[
-        list[PcrValue],
-        Field(
-            min_length=1,
-            max_length=24,
-            description="Every PCR named here must be quoted.",
-            json_schema_extra=map_list("index"),
-        ),
-    ]
-
-
-class TpmRules(Model):
-    """What the host's TPM must show."""
-
-    model_config = ConfigDict(json_schema_extra=validations(not_yet("eventLog"), not_yet("ima")))
-    endorsement: Annotated[
-        Endorsement | None,
-        Field(description="Which TPMs may enrol; absent: the approved identity of the Hsm alone decides."),
-    ] = None
-    pcrs: Annotated[Pcrs, Field(description="Expected PCR values.")]
-    event_log: Annotated[Later | None, Field(description="Boot event log rules (later).")] = None
-    ima: Annotated[Later | None, Field(description="Runtime integrity rules (later).")] = None
 
 
 class FirmwareRule(Model):
@@ -275,7 +192,9 @@ class AttestationPolicySpec(Model):
     grants: Annotated[
         list[Later] | None, Field(max_length=64, description="Enclave grants (later).", json_schema_extra=atomic_list())
     ] = None
-    reference_values: Annotated[Later | None, Field(description="Signed reference values (later).")] = None
+    reference_values: Annotated[
+        ReferenceValuesSource | None, Field(description="Signed reference values that add to these rules.")
+    ] = None
 
     def digest(self) -> str:
         """Digest over the canonical JSON of the rules that are in force."""

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from chatelaine.model.conditions import set_condition
-from chatelaine.model.policy import AttestationPolicySpec, AttestationPolicyStatus, Bank, PolicyUse
+from chatelaine.model.policy import AttestationPolicySpec, AttestationPolicyStatus, PolicyUse
 from chatelaine.model.reasons import ConditionType, Reason
+from chatelaine.model.tpm_policy import Bank
 from chatelaine.reconcile.plan import Action, EmitEvent, EventType, ObjectRef, Plan, SetPolicyStatus
 from chatelaine.reconcile.snapshot import PolicySnapshot
 

@@ -16,7 +16,7 @@ from tools.lab.swtpm import Swtpm
 from chatelaine.evidence.tpm_quote import attestation_key, verify_quote
 from chatelaine.evidence.tpm_types import Selection, parse_quote
 from chatelaine.model.identifiers import OPERATOR_SERVER_NAME, agent_server_name
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 from chatelaine.wire.messages import Change, ChangeKind, EvidenceRequest, EvidenceResponse, HostIdentity
 from chatelaine.wire.peer import PeerClient, Target
 from support.agent_process import START_SECONDS, AgentProcess

@@ -25,7 +25,7 @@ from chatelaine.evidence.errors import ExtraDataMismatch
 from chatelaine.evidence.tpm_public import parse_public
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.identifiers import OPERATOR_SERVER_NAME, agent_server_name, gateway_server_name
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 from chatelaine.pki.authority import Authority
 from chatelaine.pki.leaf import ProcessLeaf
 from chatelaine.wire.messages import (

@@ -25,7 +25,7 @@ from chatelaine.evidence.tpm_quote import (
     verify_quote,
 )
 from chatelaine.evidence.tpm_types import Selection
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 
 EXTRA = bytes(range(32))
 BOOT = Selection(Bank.SHA256, (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14))

@@ -20,7 +20,7 @@ from chatelaine.agent.tpm_keys import AK_FILE
 from chatelaine.evidence.credential import ENTROPY_BYTES, make_credential
 from chatelaine.evidence.tpm_public import parse_public
 from chatelaine.evidence.tpm_types import Selection
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 
 
 @pytest.fixture

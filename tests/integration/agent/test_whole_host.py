@@ -17,7 +17,7 @@ from chatelaine.evidence.credential import ENTROPY_BYTES, make_credential
 from chatelaine.evidence.tpm_public import parse_public
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.identifiers import OPERATOR_SERVER_NAME, agent_server_name, gateway_server_name, key_label
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 from chatelaine.wire.messages import (
     Activated,
     Activation,

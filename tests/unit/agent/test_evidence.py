@@ -15,7 +15,7 @@ from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, Verified
 from chatelaine.evidence.errors import EvidenceError, ExtraDataMismatch
 from chatelaine.evidence.tpm_public import parse_public
 from chatelaine.evidence.tpm_types import Selection
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 from chatelaine.wire.messages import EvidenceResponse, StatementRequest, StatementResponse
 from support.simulated_gateway import SERIAL, SimulatedGateway
 

@@ -15,7 +15,8 @@ from chatelaine.appraisal.errors import NoPolicy
 from chatelaine.appraisal.rules import MAX_NAMED_KEYS, PcrRule
 from chatelaine.evidence.bundle import decode_evidence
 from chatelaine.model.identifiers import canonical_json, key_label
-from chatelaine.model.policy import AttestationPolicySpec, Bank
+from chatelaine.model.policy import AttestationPolicySpec
+from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Appraisal, Epoch, Finding, Outcome, PolicyStamp, Verdict
 from support.paper_host import SERVICE_KEYS, PaperHost, token_key
 from support.paper_tpm import PCRS

@@ -21,7 +21,7 @@ from chatelaine.evidence.tpm_quote import (
     verify_quote,
 )
 from chatelaine.evidence.tpm_types import MAX_ATTEST_BYTES, MAX_SIGNATURE_BYTES, Selection, parse_quote
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 from support import paper_tpm
 from support.paper_tpm import PCRS, SELECTION, PaperTpm, pcr_list, sized
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.hsm import HsmStatus
 from chatelaine.model.identifiers import ANNOTATION_READMIT
-from chatelaine.model.policy import Bank
 from chatelaine.model.reasons import Reason
+from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile import hsm as hsm_room
 from chatelaine.reconcile.enrolment import prove

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chatelaine.evidence.tpm_types import Selection
-from chatelaine.model.policy import Bank
+from chatelaine.model.tpm_policy import Bank
 from chatelaine.reconcile.facts import facts_of, unchanged
 from support.paper_host import token_key
 from support.world_hosts import WorldHost

@@ -1,0 +1,320 @@
+"""What an AttestationPolicy asks of a host's TPM: who made it, its PCRs, what booted, what ran."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from chatelaine.model.common import (
+    Model,
+    Name,
+    Sha256Digest,
+    Text,
+    atomic_list,
+    cel,
+    map_list,
+    not_yet,
+    set_list,
+    validations,
+)
+
+HexDigest = Annotated[str, StringConstraints(max_length=96, pattern=r"^([0-9a-f]{64}|[0-9a-f]{96})$")]
+ConfigMapKey = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+ArgumentGlob = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[!-~]+$")]
+FilePath = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+FileDigest = Annotated[
+    str, StringConstraints(max_length=135, pattern=r"^(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$")
+]
+PublicKeyPem = Annotated[
+    str, StringConstraints(max_length=2048, pattern=r"^-----BEGIN PUBLIC KEY-----\n[A-Za-z0-9+/=\n]+-----END")
+]
+
+
+class Bank(enum.StrEnum):
+    """PCR banks that a policy may name. SHA-1 is refused everywhere."""
+
+    SHA256 = "Sha256"
+    SHA384 = "Sha384"
+
+
+class ConfigMapKeyRef(Model):
+    """One entry of a ConfigMap in the operator's namespace, never in another."""
+
+    name: Annotated[Name, Field(description="Name of the ConfigMap in the operator's namespace.")]
+    key: Annotated[ConfigMapKey, Field(description="Key of its data or binaryData.")]
+
+
+# --- endorsement ----------------------------------------------------------------------------------------------
+
+
+class ListedEndorsement(Model):
+    """A TPM named by its endorsement key."""
+
+    ek_digest: Annotated[
+        Sha256Digest, Field(description="SHA-256 of the endorsement key's SubjectPublicKeyInfo (DER).")
+    ]
+    note: Annotated[Text | None, Field(description="Why this TPM is listed.")] = None
+
+
+class EndorsementRoot(Model):
+    """Certificates of a TPM vendor: self-signed ones are roots, others may help as intermediates."""
+
+    config_map_ref: Annotated[ConfigMapKeyRef, Field(description="PEM or DER certificates.")]
+
+
+class Endorsement(Model):
+    """Which TPMs may enrol at all: those listed, and those whose EK certificate chains to one of the roots."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            cel(
+                "!has(self.roots)",
+                "roots (enrolment by vendor certificates) is not enforced by this release yet;"
+                " list the EK digests under listed",
+            ),
+        )
+    )
+    listed: Annotated[
+        list[ListedEndorsement] | None,
+        Field(
+            min_length=1, max_length=256, description="TPMs named one by one.", json_schema_extra=map_list("ekDigest")
+        ),
+    ] = None
+    roots: Annotated[
+        list[EndorsementRoot] | None,
+        Field(min_length=1, max_length=16, description="Vendors' certificates.", json_schema_extra=atomic_list()),
+    ] = None
+
+
+# --- PCRs -----------------------------------------------------------------------------------------------------
+
+
+class PcrValue(Model):
+    """One PCR and the values that are good."""
+
+    index: Annotated[int, Field(ge=0, le=23, description="PCR index.")]
+    any_of: Annotated[
+        list[HexDigest],
+        Field(
+            min_length=1,
+            max_length=32,
+            description="Good values, lower-case hexadecimal.",
+            json_schema_extra=set_list(),
+        ),
+    ]
+
+
+class Pcrs(Model):
+    """PCR values of one bank."""
+
+    bank: Annotated[Bank, Field(description="The bank that is quoted.")]
+    values: Annotated[
+        list[PcrValue],
+        Field(
+            min_length=1,
+            max_length=24,
+            description="Every PCR named here must be quoted.",
+            json_schema_extra=map_list("index"),
+        ),
+    ]
+
+
+# --- boot event log -------------------------------------------------------------------------------------------
+
+
+class Replay(enum.StrEnum):
+    """`Required`: the log must replay to the quoted PCRs. There is no other way to use a log."""
+
+    REQUIRED = "Required"
+
+
+class SecureBoot(enum.StrEnum):
+    """`Enabled`: UEFI Secure Boot was on, by the variable that the firmware measured."""
+
+    ENABLED = "Enabled"
+
+
+class OptionRoms(enum.StrEnum):
+    """`Refuse`: nothing but separators was measured into PCR 2, where option ROMs go."""
+
+    REFUSE = "Refuse"
+
+
+class AuthorityRules(Model):
+    """Which Secure Boot authorities verified what booted. Each is named by the SHA-256 of its certificate (DER)."""
+
+    required: Annotated[
+        list[Sha256Digest] | None,
+        Field(
+            min_length=1,
+            max_length=32,
+            description="Authorities of which each must have verified something.",
+            json_schema_extra=set_list(),
+        ),
+    ] = None
+    allowed: Annotated[
+        list[Sha256Digest] | None,
+        Field(
+            min_length=1,
+            max_length=32,
+            description="If present: no other authority may have verified anything.",
+            json_schema_extra=set_list(),
+        ),
+    ] = None
+    forbidden: Annotated[
+        list[Sha256Digest] | None,
+        Field(
+            min_length=1,
+            max_length=32,
+            description="Authorities that must not have verified anything.",
+            json_schema_extra=set_list(),
+        ),
+    ] = None
+
+
+class KernelCommandLine(Model):
+    """Globs (`*`, `?`) over single arguments of the measured kernel command line."""
+
+    required: Annotated[
+        list[ArgumentGlob] | None,
+        Field(
+            min_length=1,
+            max_length=64,
+            description="Each must match an argument of every measured command line.",
+            json_schema_extra=set_list(),
+        ),
+    ] = None
+    forbidden: Annotated[
+        list[ArgumentGlob] | None,
+        Field(min_length=1, max_length=64, description="None may match any argument.", json_schema_extra=set_list()),
+    ] = None
+
+
+class EventLogRules(Model):
+    """What the boot event log must show. Only data whose digest was checked is looked at; event types are not."""
+
+    replay: Annotated[Replay, Field(description="The log must replay to the quoted PCRs.")]
+    secure_boot: Annotated[SecureBoot | None, Field(description="Enabled: Secure Boot must have been on.")] = None
+    authorities: Annotated[AuthorityRules | None, Field(description="Who verified what booted.")] = None
+    dbx_at_least: Annotated[
+        list[HexDigest] | None,
+        Field(
+            min_length=1,
+            max_length=512,
+            description="Image digests (SHA-256) that the forbidden-signatures database must hold; larger sets come"
+            " in the signed reference values.",
+            json_schema_extra=set_list(),
+        ),
+    ] = None
+    option_roms: Annotated[OptionRoms | None, Field(description="Refuse: no option ROM was measured.")] = None
+    forbidden_images: Annotated[
+        list[HexDigest] | None,
+        Field(
+            min_length=1,
+            max_length=256,
+            description="Digests that no event of the log may carry.",
+            json_schema_extra=set_list(),
+        ),
+    ] = None
+    kernel_command_line: Annotated[KernelCommandLine | None, Field(description="What the kernel was told.")] = None
+
+
+# --- runtime integrity (IMA) ----------------------------------------------------------------------------------
+
+
+class Violations(enum.StrEnum):
+    """IMA violations (a file open for writing while it was measured): `Refuse` them, or only `Record` their number."""
+
+    REFUSE = "Refuse"
+    RECORD = "Record"
+
+
+class AllowedFile(Model):
+    """A file and the contents that are good."""
+
+    path: Annotated[FilePath, Field(description="Path as IMA measured it; patterns go under patterns.")]
+    digests: Annotated[
+        list[FileDigest],
+        Field(min_length=1, max_length=16, description="Good contents.", json_schema_extra=set_list()),
+    ]
+
+
+class ImaRules(Model):
+    """What the runtime integrity measurement list must show. Longer lists come in the signed reference values."""
+
+    allow: Annotated[
+        list[AllowedFile] | None,
+        Field(min_length=1, max_length=64, description="Files named one by one.", json_schema_extra=map_list("path")),
+    ] = None
+    unjudged_paths: Annotated[
+        list[FilePath] | None,
+        Field(
+            min_length=1,
+            max_length=64,
+            description="Globs of paths whose content is not judged (logs, caches). Absent: every path is.",
+            json_schema_extra=set_list(),
+        ),
+    ] = None
+    signing_keys: Annotated[
+        list[PublicKeyPem] | None,
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Public keys (PEM) whose IMA file signatures are as good as a listed digest.",
+            json_schema_extra=atomic_list(),
+        ),
+    ] = None
+    violations: Annotated[Violations | None, Field(description="Refuse (when absent) or Record.")] = None
+
+
+class TpmRules(Model):
+    """What the host's TPM must show."""
+
+    model_config = ConfigDict(json_schema_extra=validations(not_yet("eventLog"), not_yet("ima")))
+    endorsement: Annotated[
+        Endorsement | None,
+        Field(description="Which TPMs may enrol; absent: the approved identity of the Hsm alone decides."),
+    ] = None
+    pcrs: Annotated[Pcrs, Field(description="Expected PCR values.")]
+    event_log: Annotated[EventLogRules | None, Field(description="What booted.")] = None
+    ima: Annotated[ImaRules | None, Field(description="What ran.")] = None
+
+
+# --- signed reference values ----------------------------------------------------------------------------------
+
+
+class ReferenceKey(Model):
+    """A key that may sign reference values."""
+
+    name: Annotated[Name, Field(description="Name for people; shown in the status.")]
+    public_key: Annotated[PublicKeyPem, Field(description="ECDSA P-256 or Ed25519 public key, PEM.")]
+
+
+class ReferenceValuesSource(Model):
+    """Where the signed bundle (a DSSE envelope) lies, and who must have signed it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            cel("has(self.configMapRefs) != has(self.file)", "give exactly one of configMapRefs and file"),
+            cel("self.threshold <= self.keys.size()", "threshold is above the number of keys"),
+        )
+    )
+    config_map_refs: Annotated[
+        list[ConfigMapKeyRef] | None,
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Pieces of the envelope, in order; one where it fits a ConfigMap.",
+            json_schema_extra=atomic_list(),
+        ),
+    ] = None
+    file: Annotated[
+        ConfigMapKey | None, Field(description="Name of a file in the operator's folder of reference values.")
+    ] = None
+    keys: Annotated[
+        list[ReferenceKey],
+        Field(min_length=1, max_length=16, description="Keys that may sign.", json_schema_extra=map_list("name")),
+    ]
+    threshold: Annotated[int, Field(ge=1, le=16, description="How many of the keys must have signed.")]
