@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from chatelaine.model.identifiers import digest_of
 from chatelaine.model.tpm_policy import Bank
 
 
@@ -62,6 +63,24 @@ class PolicyMaterial:
     endorsement_roots: tuple[bytes, ...] = ()
     reference: ReferenceValues | None = None
     missing: tuple[str, ...] = field(default=())
+
+    def digests(self) -> dict[str, object]:
+        """What of it enters the policy's digest; empty where there is nothing.
+
+        Certificates count as a set: their order, and the file they came in, decide nothing.
+        """
+        found: dict[str, object] = {}
+        if self.endorsement_roots:
+            found["endorsementRoots"] = sorted({digest_of(root) for root in self.endorsement_roots})
+        if self.reference is not None:
+            reference = self.reference
+            found["referenceValues"] = {
+                "name": reference.name,
+                "version": reference.version,
+                "digest": reference.digest,
+                "signedBy": sorted(reference.signed_by),
+            }
+        return found
 
 
 NO_MATERIAL = PolicyMaterial()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, PrivateAttr, StringConstraints
 
 from chatelaine.model.common import (
     Conditions,
@@ -23,6 +23,7 @@ from chatelaine.model.common import (
 )
 from chatelaine.model.identifiers import canonical_json, digest_of
 from chatelaine.model.keys import WORKING_KEY_TYPES_RULE, WORKING_USAGES_RULE, KeyType, Sensitivity, Usage
+from chatelaine.model.material import NO_MATERIAL, PolicyMaterial
 from chatelaine.model.tpm_policy import ReferenceValuesSource, TpmRules
 
 Compliance = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Z][A-Za-z0-9_]*$")]
@@ -197,7 +198,7 @@ class AttestationPolicySpec(Model):
     ] = None
 
     def digest(self) -> str:
-        """Digest over the canonical JSON of the rules that are in force."""
+        """Digest over the canonical JSON of the rules alone; `AttestationPolicy.digest` adds what they lean on."""
         return digest_of(canonical_json(self.dump()))
 
 
@@ -218,8 +219,28 @@ class AttestationPolicyStatus(Model):
 
 
 class AttestationPolicy(Model):
-    """One AttestationPolicy object."""
+    """One AttestationPolicy object, and what it leans on besides its own text.
+
+    The material is no field: it comes from whoever looked it up and verified it, never with the object.
+    """
 
     metadata: ObjectMeta
     spec: AttestationPolicySpec
     status: AttestationPolicyStatus = Field(default_factory=AttestationPolicyStatus)
+    _material: PolicyMaterial = PrivateAttr(default=NO_MATERIAL)
+
+    @property
+    def material(self) -> PolicyMaterial:
+        """Vendors' certificates and signed reference values that the policy names, as of now."""
+        return self._material
+
+    def with_material(self, material: PolicyMaterial) -> AttestationPolicy:
+        """The same policy leaning on `material`."""
+        policy = self.model_copy()
+        policy._material = material  # noqa: SLF001 - of our own copy
+        return policy
+
+    def digest(self) -> str:
+        """Digest over everything that judges: the rules, and what they lean on. Verdicts name it."""
+        leans_on = self._material.digests()
+        return digest_of(canonical_json({"spec": self.spec.dump(), **leans_on})) if leans_on else self.spec.digest()

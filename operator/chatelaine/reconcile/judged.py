@@ -68,7 +68,7 @@ class Standing:
 def stamp_of(policy: AttestationPolicy) -> PolicyStamp:
     """Which policy, exactly."""
     meta = policy.metadata
-    return PolicyStamp(meta.name, meta.uid, meta.generation, policy.spec.digest())
+    return PolicyStamp(meta.name, meta.uid, meta.generation, policy.digest())
 
 
 def sentence(finding: Finding, outcome: Outcome) -> str:

@@ -84,7 +84,7 @@ def reconcile(snapshot: PolicySnapshot) -> Plan:
         put(ConditionType.READY, "True", Reason.ALL_READY, "")
     after = AttestationPolicyStatus(
         observed_generation=meta.generation,
-        digest=policy.spec.digest(),
+        digest=policy.digest(),
         used_by=PolicyUse(hsms=snapshot.hsms, claims=snapshot.claims),
         conditions=conditions,
     )
