@@ -36,6 +36,16 @@
     │   ├── TpmAttributesMissing      no manufacturer, model and version where they must be
     │   ├── ChainIncomplete           no way from the leaf to one of the given roots
     │   └── NoTrustAnchor             no root was given: nothing can be told
+    ├── ImaError
+    │   ├── ImaNoPrefix               no prefix of the list replays to the quoted PCR 10: ask again
+    │   ├── ImaProgressLost           progress of another boot or bank: the whole list is needed
+    │   ├── ImaLineAmbiguous          a line of an ASCII list that can be read in no way, or not in one way
+    │   └── FileSignatureError
+    │       ├── FileSignatureRefused  a file signature of a kind that is not judged
+    │       └── FileSignatureInvalid  none of the given keys made it over this digest
+    ├── EventLogError
+    │   ├── EventLogMismatch          the log replays to other values than the quoted ones
+    │   └── EventLogBankMissing       the log has no digests of the quoted bank: nothing can be told
     └── CredentialRefused             no credential can be made for this endorsement key
 
 `reason` is the class's name: stable, documented, counted in metrics.
@@ -226,6 +236,51 @@ class ChainIncomplete(CertificateError):
 
 class NoTrustAnchor(CertificateError):
     """No root was given: nothing can be told about any chain."""
+
+
+class ImaError(EvidenceError):
+    """The list of runtime measurements was refused, or one of its entries."""
+
+
+class ImaNoPrefix(ImaError):
+    """No prefix of the list replays to the quoted PCR 10.
+
+    An honest list that was read too early gives this as well, so it refutes nothing: ask again.
+    """
+
+
+class ImaProgressLost(ImaError):
+    """What was replayed before belongs to another boot or bank; the whole list is needed."""
+
+
+class ImaLineAmbiguous(ImaError):
+    """A line of an ASCII list that cannot be read, or not in one way only. The binary list has no such lines."""
+
+
+class FileSignatureError(ImaError):
+    """The signature of a measured file was refused."""
+
+
+class FileSignatureRefused(FileSignatureError):
+    """A file signature of a kind that is not judged: another version, hash or purpose."""
+
+
+class FileSignatureInvalid(FileSignatureError):
+    """None of the given keys made this signature over this digest."""
+
+
+class EventLogError(EvidenceError):
+    """The boot event log was refused."""
+
+
+class EventLogMismatch(EventLogError):
+    """The enrolled host's log replays to other PCR values than its TPM signed: the log, or the boot, is not it."""
+
+    authenticated: ClassVar[bool] = True
+
+
+class EventLogBankMissing(EventLogError):
+    """The log has no digests of the bank that was quoted: nothing can be told by it."""
 
 
 class CredentialRefused(EvidenceError):
