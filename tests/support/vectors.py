@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,3 +47,27 @@ def gce(bank_id: int) -> QuoteVector:
         selection=Selection(bank, tuple(range(24))) if bank else None,
         pcrs={int(index): bytes.fromhex(digest) for index, digest in quote["pcrs"].items()},
     )
+
+
+def gce_event_log() -> bytes:
+    """The boot event log of the same machine."""
+    value: dict[str, Any] = json.loads((VECTORS / "tpm" / "gce-cos-85-nonce9009.json").read_text())
+    return base64.b64decode(value["event_log_base64"])
+
+
+def event_log_names() -> list[str]:
+    """Names of all event logs; empty where the folder is absent."""
+    return sorted(path.stem for path in (VECTORS / "tpm" / "eventlogs").glob("*.bin"))
+
+
+def event_log(name: str) -> bytes:
+    """One of them."""
+    return (VECTORS / "tpm" / "eventlogs" / f"{name}.bin").read_bytes()
+
+
+def expected_pcrs(name: str) -> dict[str, dict[int, bytes]]:
+    """Values that a right replay gives, by bank (`sha256`) and index."""
+    value = json.loads((VECTORS / "tpm" / "eventlogs" / "expected-pcrs.json").read_text())[name]
+    return {
+        bank: {int(index): bytes.fromhex(digest) for index, digest in values.items()} for bank, values in value.items()
+    }
