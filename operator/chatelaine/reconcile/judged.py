@@ -5,17 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from chatelaine.appraisal.host import HostCase
 from chatelaine.model.conditions import seconds_of
 from chatelaine.model.hsm import AttestationStatus, EnrolledIdentity, PolicyStatusRef
 from chatelaine.model.identifiers import ANNOTATION_READMIT
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import Reason
-from chatelaine.model.verdict import Epoch, Finding, Outcome, PolicyStamp, Verdict
+from chatelaine.model.verdict import Appraisal, Epoch, Finding, Outcome, PolicyStamp, Verdict
 from chatelaine.reconcile.enrolment import Enrolment
 
 STAMP_SECONDS: Final = 300
 """While nothing else changes, `validUntil` is written at most this often."""
 HELD: Final = frozenset({Reason.AWAITING_READMISSION.value, Reason.IDENTITY_CONFLICT.value})
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdict over one round, and all that it rests on besides the evidence."""
+
+    case: HostCase
+    appraisal: Appraisal
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,7 @@ class Standing:
         evidence_digest: of the evidence that decided.
         epoch: of that evidence.
         findings: the whole tree, None if nothing was appraised now.
+        judged: the verdict that the tree belongs to.
         enrolment: who the host is.
         attestation: what belongs in `Hsm.status.attestation`; equal to what is there while nothing changes.
         identity: what belongs in `Hsm.status.identity`.
@@ -56,6 +66,7 @@ class Standing:
     evidence_digest: str | None = None
     epoch: Epoch | None = None
     findings: Finding | None = None
+    judged: Judged | None = None
     attestation: AttestationStatus | None = None
     identity: EnrolledIdentity | None = None
     guarded: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from chatelaine.appraisal.appraise import appraise, endorsement_finding
+from chatelaine.appraisal.host import HostCase, appraise_host, appraise_refusal
 from chatelaine.evidence import epoch as epochs
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.conditions import timestamp
@@ -12,10 +12,11 @@ from chatelaine.model.hsm import AttestationStatus, EpochStatus
 from chatelaine.model.identifiers import key_label, parse_key_label
 from chatelaine.model.policy import AttestationPolicy, Enforcement
 from chatelaine.model.reasons import Reason
-from chatelaine.model.verdict import Epoch, Finding, Outcome, Verdict, all_of, verdict_of
+from chatelaine.model.verdict import Epoch, Verdict
 from chatelaine.reconcile.enrolment import Enrolment
 from chatelaine.reconcile.facts import facts_of, unchanged
 from chatelaine.reconcile.judged import (
+    Judged,
     Standing,
     is_held,
     is_sticky,
@@ -56,21 +57,18 @@ def appraised(
     before, identity = snapshot.hsm.status.attestation, enrolment.identity
     evidence = round_.evidence
     accounted = accounted_labels(snapshot) | round_.accounted
+    case = HostCase(
+        subject=snapshot.hsm.metadata.uid, stamp=stamp, policy=policy,
+        ek_digest=identity.ek_digest if identity else "", generation=generation, issued_at=int(round_.received_at),
+        accounted=accounted, last_epoch=before.epoch.epoch() if before else None,
+    )  # fmt: skip
     if isinstance(evidence, AuthenticatedRefusal):
-        findings = Finding("evidence", Outcome.REFUTED, evidence.reason, evidence.detail)
-        epoch = replace(before.epoch.epoch(), generation=generation) if before else Epoch(0, 0, generation)
+        appraisal = appraise_refusal(evidence.reason, evidence.detail, round_.evidence_digest, case)
         facts: tuple[str, ...] = (f"refused={evidence.reason}",)
-        compared: tuple[str, ...] = ()
     else:
-        appraisal = appraise(
-            evidence, ((stamp, policy.spec),), subject=snapshot.hsm.metadata.uid, generation=generation,
-            issued_at=int(round_.received_at), accounted=accounted,
-        )  # fmt: skip
-        endorsed = endorsement_finding(identity.ek_digest if identity else "", policy.spec)
-        findings = all_of("host", (endorsed, appraisal.findings))
-        epoch, facts, compared = appraisal.epoch, facts_of(evidence, accounted), appraisal.compared
-    verdict = verdict_of(findings.outcome)
-    valid_until = int(round_.received_at) + policy.spec.freshness.max_age_seconds
+        appraisal, facts = appraise_host(evidence, case), facts_of(evidence, accounted)
+    verdict, findings, epoch = appraisal.verdict, appraisal.findings, appraisal.epoch
+    valid_until = appraisal.valid_until
     trusted = verdict is Verdict.TRUSTED
     reason = Reason.EVIDENCE_HOLDS if trusted else Reason.EVIDENCE_UNDECIDED
     attestation = AttestationStatus(
@@ -78,7 +76,7 @@ def appraised(
         reason=reason.value,
         policy=policy_ref(stamp),
         evidence_digest=round_.evidence_digest,
-        compared=list(compared)[:64],
+        compared=list(appraisal.compared)[:64],
         facts=list(facts),
         epoch=EpochStatus(
             reset_count=epoch.reset_count, restart_count=epoch.restart_count, generation=epoch.generation
@@ -91,6 +89,7 @@ def appraised(
         _trusted_message(stamp.name, evidence) if trusted else sentence(findings, findings.outcome),
         serves=trusted, enrolment=enrolment, fresh=trusted, valid_until=valid_until if trusted else None,
         stamps=(stamp,), evidence_digest=round_.evidence_digest, epoch=epoch, findings=findings,
+        judged=Judged(case, appraisal),
         attestation=stamped(before, attestation) if trusted else attestation,
         identity=snapshot.hsm.status.identity,
     )  # fmt: skip
