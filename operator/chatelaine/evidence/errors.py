@@ -26,7 +26,9 @@
     │   ├── StatementNonceMismatch    made for another round
     │   ├── StatementPcrMismatch      made on another boot state than the quoted one
     │   ├── StatementSerialMismatch   another token than the one pinned at enrolment
-    │   └── InventoryMismatch         the inventory is not the one that the token's statement names
+    │   ├── InventoryMismatch         the inventory is not the one that the token's statement names
+    │   └── StatementLogMismatch      the boot event log is not the one that the token's statement names
+    ├── EvidencePartMissing           stored evidence names a part that is not at hand
     ├── CertificateError
     │   ├── CertificateMalformed      not X.509, or an extension that cannot be read
     │   ├── CertificateExpired        outside its validity at the stated time
@@ -35,6 +37,8 @@
     │   ├── CriticalExtensionUnknown  a critical extension that is not understood
     │   ├── TpmAttributesMissing      no manufacturer, model and version where they must be
     │   ├── ChainIncomplete           no way from the leaf to one of the given roots
+    │   ├── CertificateAbsent         the TPM shows no EK certificate
+    │   ├── EndorsementKeyMismatch    a good EK certificate, over another TPM's key
     │   └── NoTrustAnchor             no root was given: nothing can be told
     ├── ImaError
     │   ├── ImaNoPrefix               no prefix of the list replays to the quoted PCR 10: ask again
@@ -46,7 +50,17 @@
     ├── EventLogError
     │   ├── EventLogMismatch          the log replays to other values than the quoted ones
     │   └── EventLogBankMissing       the log has no digests of the quoted bank: nothing can be told
-    └── CredentialRefused             no credential can be made for this endorsement key
+    ├── CredentialRefused             no credential can be made for this endorsement key
+    └── ReferenceValuesError
+        ├── EnvelopeOversized         longer than the bound that is checked before parsing
+        ├── EnvelopeMalformed         not a DSSE envelope as it is read here
+        ├── PayloadTypeRefused        signed as something else than an in-toto statement
+        ├── ReferenceKeyRefused       a listed key that is no P-256 or Ed25519 key, or is listed twice
+        ├── ThresholdNotMet           fewer of the listed keys have signed than must
+        ├── ReferencePayloadRefused   properly signed, but not reference values as they are read here
+        ├── SeriesMismatch            a bundle of another series
+        ├── ReferenceRolledBack       older than a bundle that was already used
+        └── CorimRefused              a CoRIM that cannot be imported
 
 `reason` is the class's name: stable, documented, counted in metrics.
 
@@ -202,6 +216,14 @@ class InventoryMismatch(StatementError):
     """The inventory handed in is not the one that the statement names."""
 
 
+class StatementLogMismatch(StatementError):
+    """The boot event log handed in is not the one that the statement names: cut, swapped, or left out on the way."""
+
+
+class EvidencePartMissing(EvidenceError):
+    """Stored evidence names a log or a list by its digest, and it is not at hand."""
+
+
 class CertificateError(EvidenceError):
     """A certificate was refused."""
 
@@ -232,6 +254,14 @@ class TpmAttributesMissing(CertificateError):
 
 class ChainIncomplete(CertificateError):
     """No way from the leaf to one of the given roots."""
+
+
+class CertificateAbsent(CertificateError):
+    """The TPM shows no endorsement certificate."""
+
+
+class EndorsementKeyMismatch(CertificateError):
+    """A good endorsement certificate, over the key of another TPM."""
 
 
 class NoTrustAnchor(CertificateError):
@@ -285,6 +315,46 @@ class EventLogBankMissing(EventLogError):
 
 class CredentialRefused(EvidenceError):
     """No credential can be made for this endorsement key."""
+
+
+class ReferenceValuesError(EvidenceError):
+    """Reference values were refused. They judge hosts; they are not evidence of one, so no failure refutes a host."""
+
+
+class EnvelopeOversized(ReferenceValuesError):
+    """Longer than the bound that is checked before parsing."""
+
+
+class EnvelopeMalformed(ReferenceValuesError):
+    """Not a DSSE envelope as it is read here."""
+
+
+class PayloadTypeRefused(ReferenceValuesError):
+    """Signed as something else than an in-toto statement."""
+
+
+class ReferenceKeyRefused(ReferenceValuesError):
+    """A listed key that is neither ECDSA P-256 nor Ed25519, or one key under two names."""
+
+
+class ThresholdNotMet(ReferenceValuesError):
+    """Fewer of the listed keys have signed than must."""
+
+
+class ReferencePayloadRefused(ReferenceValuesError):
+    """Properly signed, but not reference values as they are read here."""
+
+
+class SeriesMismatch(ReferenceValuesError):
+    """A bundle of another series than the policy names: its version says nothing about this one."""
+
+
+class ReferenceRolledBack(ReferenceValuesError):
+    """Older than a bundle that was already used."""
+
+
+class CorimRefused(ReferenceValuesError):
+    """A CoRIM that cannot be imported."""
 
 
 SHOWN_BYTES = 64
