@@ -24,6 +24,7 @@ HexDigest = Annotated[str, StringConstraints(max_length=96, pattern=r"^([0-9a-f]
 ConfigMapKey = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 ArgumentGlob = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[!-~]+$")]
 FilePath = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+ReferenceName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 FileDigest = Annotated[
     str, StringConstraints(max_length=135, pattern=r"^(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$")
 ]
@@ -301,6 +302,13 @@ class ReferenceValuesSource(Model):
             cel("self.threshold <= self.keys.size()", "threshold is above the number of keys"),
         )
     )
+    series: Annotated[
+        Name,
+        Field(
+            description="Name of the series of bundles; a bundle that carries another name is refused, so versions are"
+            " counted within one series."
+        ),
+    ]
     config_map_refs: Annotated[
         list[ConfigMapKeyRef] | None,
         Field(

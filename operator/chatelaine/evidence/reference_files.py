@@ -1,0 +1,177 @@
+"""Which contents of which files are good: as rows of a bundle, and as a compact list to look them up in.
+
+A row is `[prefix, [[name, [digests…], until?], …]]`: the path is prefix and name together, so that a hundred thousand
+paths do not repeat their folders. `until` (seconds since the epoch) makes it a grace: what it lists is good before
+that second, and not from it on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from array import array
+from collections.abc import Iterable
+from itertools import accumulate, groupby, pairwise
+from typing import Any, Final, NamedTuple
+
+from chatelaine.evidence import strict_json
+from chatelaine.evidence.errors import ReferencePayloadRefused
+
+MAX_PATH_BYTES: Final = 4096
+MAX_DIGESTS_OF_A_ROW: Final = 64
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}", re.ASCII)
+
+FOREVER: Final = 2**64 - 1
+_KEY_BYTES: Final = 32
+_RECORD_BYTES: Final = _KEY_BYTES + 8
+_MAX_TABLE_BITS: Final = 16
+
+
+class GoodFile(NamedTuple):
+    """A file and contents that are good; `until`: before that second only (None: always)."""
+
+    path: str
+    digests: tuple[str, ...]
+    until: int | None = None
+
+
+class CompactAllowList:
+    """A `FileAllowList` (model/material.py) that costs 40 bytes a pair of path and digest, and 2 to 8 for finding it.
+
+    Each pair is the SHA-256 over its digest and path, followed by the second at which it ends. These records lie sorted
+    in one bytes object; a table over the first bits of the hash says where to begin, and since hashes spread evenly, a
+    look-up compares one or two records. No path is kept: what is allowed cannot be listed from here.
+    """
+
+    __slots__ = ("_records", "_shift", "_starts")
+
+    def __init__(self, files: Iterable[GoodFile]) -> None:
+        """Index `files`.
+
+        Raises:
+            ReferencePayloadRefused: one content of one file is listed twice, so that two ends could be read.
+        """
+        records = sorted(
+            _key(file.path, digest) + (FOREVER if file.until is None else file.until).to_bytes(8, "big")
+            for file in files
+            for digest in file.digests
+        )
+        if any(first[:_KEY_BYTES] == second[:_KEY_BYTES] for first, second in pairwise(records)):
+            raise ReferencePayloadRefused("one content of one file is listed twice")
+        bits = min(_MAX_TABLE_BITS, len(records).bit_length())
+        self._shift = 16 - bits
+        counts = [0] * ((1 << bits) + 1)
+        for record in records:
+            counts[self._bucket(record) + 1] += 1
+        self._starts = array("I", accumulate(counts))
+        self._records = b"".join(records)
+
+    def allows(self, path: str, digest: str, *, at: int) -> bool:
+        """Is `digest` (`sha256:…`) good for `path` at `at` (seconds since the epoch)?"""
+        key = _key(path, digest)
+        bucket = self._bucket(key)
+        for number in range(self._starts[bucket], self._starts[bucket + 1]):
+            begin = number * _RECORD_BYTES
+            if self._records.startswith(key, begin):
+                return at < int.from_bytes(self._records[begin + _KEY_BYTES : begin + _RECORD_BYTES], "big")
+        return False
+
+    def _bucket(self, key: bytes) -> int:
+        return (key[0] << 8 | key[1]) >> self._shift
+
+    def __len__(self) -> int:
+        """How many pairs of path and digest are listed, ended graces included."""
+        return len(self._records) // _RECORD_BYTES
+
+    @property
+    def size_bytes(self) -> int:
+        """What it keeps in memory."""
+        return len(self._records) + len(self._starts) * self._starts.itemsize
+
+
+def _key(path: str, digest: str) -> bytes:
+    """The digest's length comes first, so no two pairs run together to the same bytes."""
+    found = digest.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(b"%d %b%b" % (len(found), found, path.encode("utf-8", "surrogatepass"))).digest()
+
+
+# --- rows ------------------------------------------------------------------------------------------------------
+
+
+def read_files(value: object) -> tuple[GoodFile, ...]:
+    """The rows of a bundle.
+
+    Raises:
+        ReferencePayloadRefused: not as the module says.
+    """
+    found: list[GoodFile] = []
+    for group in _list(value, "files"):
+        prefix, rows = _pair(group)
+        found += [_file(prefix, row) for row in _list(rows, "the files of a prefix")]
+    return tuple(found)
+
+
+def write_files(files: Iterable[GoodFile]) -> list[object]:
+    """Rows for a bundle, sorted, a prefix a folder."""
+    rows = sorted(((*_split(file.path), sorted(file.digests), file.until) for file in files), key=_order)
+    return [
+        [prefix, [[name, digests] if until is None else [name, digests, until] for _, name, digests, until in group]]
+        for prefix, group in groupby(rows, key=lambda row: row[0])
+    ]
+
+
+def check_file(file: GoodFile) -> GoodFile:
+    """`file`, if a bundle may list it.
+
+    Raises:
+        ReferencePayloadRefused: no path, no digest, or no time that a bundle may hold.
+    """
+    if not strict_json.is_text(file.path) or "\0" in file.path:
+        raise ReferencePayloadRefused("a path is not text", found=file.path)
+    if not 0 < len(file.path.encode()) <= MAX_PATH_BYTES:
+        raise ReferencePayloadRefused("a path is empty or too long", expected=f"1 to {MAX_PATH_BYTES} bytes")
+    if not 0 < len(file.digests) <= MAX_DIGESTS_OF_A_ROW:
+        raise ReferencePayloadRefused(
+            "a file has no digest, or too many in one row", expected=f"1 to {MAX_DIGESTS_OF_A_ROW}", found=file.path
+        )
+    for digest in file.digests:
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise ReferencePayloadRefused(
+                "a digest of a file is none that is taken",
+                expected="sha256:, sha384: or sha512: and lower-case hexadecimal",
+                found=f"{digest} for {file.path}",
+            )
+    if file.until is not None and (type(file.until) is not int or not 0 < file.until <= strict_json.MAX_INTEGER):
+        raise ReferencePayloadRefused("the end of a grace is no time", expected="seconds", found=file.until)
+    return file
+
+
+def _file(prefix: str, row: object) -> GoodFile:
+    if not isinstance(row, list) or len(row) not in (2, 3) or not isinstance(row[0], str):
+        raise ReferencePayloadRefused("a row of files is not [name, [digests], until?]", found=row)
+    if len(row) == 3 and row[2] is None:
+        raise ReferencePayloadRefused("a grace has no end", expected="seconds", found=row[0])
+    digests = _list(row[1], "the digests of a file")
+    return check_file(GoodFile(prefix + row[0], tuple(digests), row[2] if len(row) == 3 else None))
+
+
+def _pair(group: object) -> tuple[str, object]:
+    if not isinstance(group, list) or len(group) != 2 or not isinstance(group[0], str):
+        raise ReferencePayloadRefused("a group of files is not [prefix, [rows]]", found=group)
+    return group[0], group[1]
+
+
+def _list(value: object, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ReferencePayloadRefused(f"{what} is not a list", found=type(value).__name__)
+    return value
+
+
+def _split(path: str) -> tuple[str, str]:
+    cut = path.rfind("/") + 1
+    return path[:cut], path[cut:]
+
+
+def _order(row: tuple[str, str, list[str], int | None]) -> tuple[str, str, int, list[str]]:
+    prefix, name, digests, until = row
+    return prefix, name, FOREVER if until is None else until, digests

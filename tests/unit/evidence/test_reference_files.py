@@ -1,0 +1,73 @@
+"""The compact allow-list answers exactly as a plain set of pairs would."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatelaine.evidence import errors
+from chatelaine.evidence.reference_files import CompactAllowList, GoodFile, check_file, read_files, write_files
+from chatelaine.model.material import FileAllowList
+
+DIGESTS = tuple(f"sha256:{number:064x}" for number in range(8))
+PATHS = ("a", "/a", "/a/b", "/a/b ", "/a/b\n", "/ä", "/a\udcff", "")
+
+pairs = st.dictionaries(
+    st.tuples(st.sampled_from(PATHS), st.sampled_from(DIGESTS)), st.none() | st.integers(1, 9), max_size=40
+)
+
+
+def compact(found: dict[tuple[str, str], int | None]) -> FileAllowList:
+    return CompactAllowList(GoodFile(path, (digest,), until) for (path, digest), until in found.items())
+
+
+@given(pairs, st.integers(0, 10))
+def test_every_look_up_is_that_of_a_dictionary(found, at):
+    listed = compact(found)
+    assert len(listed) == len(found)
+    for path in PATHS:
+        for digest in DIGESTS:
+            good = (path, digest) in found and ((end := found[path, digest]) is None or at < end)
+            assert listed.allows(path, digest, at=at) == good
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 255, 256, 70_000])
+def test_every_size_of_list_finds_its_own_and_nothing_else(count):
+    listed = CompactAllowList(GoodFile(f"/{number}", (DIGESTS[0],)) for number in range(count))
+    step = max(1, count // 500)
+    assert len(listed) == count
+    assert all(listed.allows(f"/{number}", DIGESTS[0], at=0) for number in range(0, count, step))
+    assert not any(listed.allows(f"/{number}", DIGESTS[1], at=0) for number in range(0, count, step))
+    assert not any(listed.allows(f"/{number}", DIGESTS[0], at=0) for number in range(count, count + 500))
+
+
+def test_good_content_under_another_path_is_not_allowed():
+    listed = CompactAllowList([GoodFile("/usr/bin/ls", (DIGESTS[1],)), GoodFile("/usr/bin/cat", (DIGESTS[2],))])
+    assert not listed.allows("/usr/bin/cat", DIGESTS[1], at=0)
+
+
+@pytest.mark.parametrize(("path", "digest"), [("xsha256:00", ""), ("", "sha256:00x"), ("x", "sha256:00")])
+def test_path_and_digest_cannot_be_cut_elsewhere(path, digest):
+    listed = CompactAllowList([GoodFile("0x", ("sha256:0",))])
+    assert not listed.allows(path, digest, at=0)
+
+
+@pytest.mark.parametrize("until", [None, 5, 6])
+def test_one_content_listed_twice_is_refused(until):
+    with pytest.raises(errors.ReferencePayloadRefused, match="twice"):
+        CompactAllowList([GoodFile("/a", (DIGESTS[0],), 5), GoodFile("/a", (DIGESTS[1], DIGESTS[0]), until)])
+
+
+def test_rows_do_not_repeat_their_folder():
+    files = [GoodFile(f"/usr/bin/{name}", (DIGESTS[0],)) for name in "cba"] + [GoodFile("init", (DIGESTS[1],), 9)]
+    rows = write_files(files)
+    assert rows == [
+        ["", [["init", [DIGESTS[1]], 9]]],
+        ["/usr/bin/", [["a", [DIGESTS[0]]], ["b", [DIGESTS[0]]], ["c", [DIGESTS[0]]]]],
+    ]
+    assert set(read_files(rows)) == set(files)
+
+
+def test_a_file_that_a_bundle_may_hold_is_given_back():
+    assert check_file(GoodFile("/a", DIGESTS, 9)) == GoodFile("/a", DIGESTS, 9)
