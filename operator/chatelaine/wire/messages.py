@@ -10,6 +10,7 @@ Agent (server name `agent.<host>.chatelaine.internal`, only the operator's certi
     GET  /v1/identity                 -> HostIdentity
     POST /v1/activate    Activation   -> Activated
     POST /v1/evidence    EvidenceRequest -> EvidenceResponse
+    POST /v1/ima         ImaRequest   -> ImaResponse
     GET  /v1/changes                  -> lines of Change, one JSON object a line
     POST /v1/leaf/request             -> LeafRequest
     PUT  /v1/leaf        Leaf         -> empty
@@ -39,17 +40,18 @@ Operator's join endpoint (server-authenticated TLS, pinned by the CA digest in t
 from __future__ import annotations
 
 import enum
-from typing import Final, TypeVar
+from typing import Final
 
-import msgspec
-
-from chatelaine.wire.errors import MessageMalformed, VersionNotSupported
-
-VERSION: Final = 1
-SUPPORTED_VERSIONS: Final = (1,)
+from chatelaine.wire.message import SUPPORTED_VERSIONS as SUPPORTED_VERSIONS
+from chatelaine.wire.message import VERSION as VERSION
+from chatelaine.wire.message import Message as Message
+from chatelaine.wire.message import Problem as Problem
+from chatelaine.wire.message import decode as decode
+from chatelaine.wire.message import encode as encode
 
 MAX_CONTROL_BODY_BYTES: Final = 8 * 1024 * 1024
-MAX_EVIDENCE_BODY_BYTES: Final = 4 * 1024 * 1024
+MAX_EVIDENCE_BODY_BYTES: Final = 8 * 1024 * 1024
+"""An inventory of four mebibytes, or a log and a piece of an IMA list of one mebibyte each, in base64."""
 MAX_JOIN_BODY_BYTES: Final = 64 * 1024
 NONCE_BYTES: Final = 32
 LINES_MEDIA_TYPE: Final = "application/jsonl"
@@ -57,20 +59,6 @@ ALIVE_SECONDS: Final = 5.0
 """A change stream says something at least this often."""
 SILENCE_SECONDS: Final = 3 * ALIVE_SECONDS
 """Whoever hears nothing of a change stream for so long asks anew."""
-
-
-class Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Base of all messages: immutable, camelCase on the wire."""
-
-
-class Problem(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """RFC 9457 problem document. `code` is stable."""
-
-    type: str = "about:blank"
-    title: str = ""
-    status: int = 500
-    code: str = "Internal"
-    detail: str = ""
 
 
 # --- identity and evidence ------------------------------------------------------------------------------------
@@ -123,19 +111,32 @@ class Activated(Message, frozen=True, kw_only=True, rename="camel", omit_default
 
 
 class EvidenceRequest(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A fresh nonce and the PCRs to quote. `bank` is `Sha256` or `Sha384`."""
+    """A fresh nonce and the PCRs to quote. `bank` is `Sha256` or `Sha384`.
+
+    `want_log`: send the boot event log too, unless its SHA-256 is `known_log`.
+    `ima_from`: send the IMA list from this byte on, as far as one piece reaches; None: no list. An offset counts in
+    `ima_epoch` (`<resets>.<restarts>` of the TPM's clock); in any other epoch the list is sent from its beginning.
+    """
 
     v: int = VERSION
     nonce: bytes
     subject_uid: str
     bank: str
     indices: tuple[int, ...]
+    want_log: bool = False
+    known_log: bytes | None = None
+    ima_from: int | None = None
+    ima_epoch: str = ""
 
 
 class EvidenceResponse(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One round of evidence. `attest` TPMS_ATTEST, `signature` TPMT_SIGNATURE, `pcrs` by index, in the asked bank.
 
     `statement` is the HSM statement's CBOR, `inventory` the CBOR whose digest stands in it.
+    `log_digest`: SHA-256 of the boot event log of this round, which stands in the statement too; None: not asked for,
+    or none there. `event_log` is None where it is the known one.
+    `ima_list` begins at byte `ima_offset` of the list and was read after the quote; None: not asked for, or none
+    there. `ima_more`: the list goes on behind it.
     """
 
     attest: bytes
@@ -146,6 +147,26 @@ class EvidenceResponse(Message, frozen=True, kw_only=True, rename="camel", omit_
     statement: bytes
     statement_signature: bytes
     inventory: bytes
+    event_log: bytes | None = None
+    log_digest: bytes | None = None
+    ima_list: bytes | None = None
+    ima_offset: int = 0
+    ima_more: bool = False
+
+
+class ImaRequest(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A piece of the IMA list, from this byte on: what a list that is longer than one piece is fetched with."""
+
+    v: int = VERSION
+    offset: int
+
+
+class ImaResponse(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The piece, empty at or behind the list's end. It may end in the middle of an entry. `more`: the list goes on."""
+
+    offset: int
+    piece: bytes
+    more: bool = False
 
 
 class StatementRequest(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -177,10 +198,14 @@ class ChangeKind(enum.StrEnum):
 
 
 class Change(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """One line of a change stream. `counter` rises with each change; `Alive` repeats the last one."""
+    """One line of a change stream. `counter` rises with each change; `Alive` repeats the last one.
+
+    `only_ima`: of all PCRs none but number 10 has moved, so a file was measured; such lines come at a bounded rate.
+    """
 
     kind: ChangeKind
     counter: int
+    only_ima: bool = False
 
 
 # --- what a gateway may serve ---------------------------------------------------------------------------------
@@ -365,33 +390,3 @@ class JoinResponse(Message, frozen=True, kw_only=True, rename="camel", omit_defa
     agent_chain_pem: str
     gateway_chain_pem: str
     ca_bundle_pem: str
-
-
-def encode(message: Message) -> bytes:
-    """JSON bytes of a message."""
-    return msgspec.json.encode(message)
-
-
-M = TypeVar("M", bound=Message)
-
-
-def decode(body: bytes, kind: type[M]) -> M:
-    """A message of that kind. Its size was bounded by whoever read it.
-
-    Raises:
-        VersionNotSupported: of kinds that carry `v`, another version; nothing else of it was looked at.
-        MessageMalformed: anything else that keeps it from being one.
-    """
-    try:
-        if "v" in kind.__struct_fields__:
-            version = msgspec.json.decode(body, type=_Versioned).v
-            if version not in SUPPORTED_VERSIONS:
-                raise VersionNotSupported(f"understood: {', '.join(map(str, SUPPORTED_VERSIONS))}")
-        return msgspec.json.decode(body, type=kind)
-    # Deep nesting and text that is no UTF-8 get their own errors from msgspec, which are no DecodeErrors.
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MessageMalformed(f"no {kind.__name__}: {error}") from error
-
-
-class _Versioned(msgspec.Struct, frozen=True):
-    v: int = VERSION
