@@ -1,4 +1,4 @@
-"""Every exit status of `chatelaine` beside 0. Usage errors end with 2, by typer, but for those of `verify`."""
+"""Every exit status of `chatelaine` beside 0. Usage errors end with 2, as typer does it; `verify` and `policy` say 64."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ FAILED: Final = 1
 UNAVAILABLE: Final = 69
 """This machine lacks what the subcommand needs (`EX_UNAVAILABLE` of sysexits.h)."""
 VERDICTS: Final = {Verdict.TRUSTED: 0, Verdict.UNTRUSTED: 1, Verdict.UNKNOWN: 2}
-"""How `verify` ends."""
+"""How `verify` and `policy` end."""
 VERIFY_USAGE: Final = 64
-"""Usage errors of `verify` (`EX_USAGE`): its 2 says *cannot tell*."""
+"""Usage errors of `verify` and `policy` (`EX_USAGE`): their 2 says *cannot tell*."""

@@ -11,43 +11,21 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
-from typer.exceptions import TyperException
 
 from chatelaine.appraisal.ear import ear_claims
 from chatelaine.appraisal.offline import QuoteCase, Report, judge_certificate, judge_quote, quote_appraisal
 from chatelaine.cli import verify_inputs as inputs
-from chatelaine.cli.exits import VERDICTS, VERIFY_USAGE
+from chatelaine.cli.exits import VERDICTS
 from chatelaine.cli.report import print_json, print_report
+from chatelaine.cli.usage import UsageGroup
 from chatelaine.evidence.certificates import MAX_FILE_BYTES, CertificateKind
 from chatelaine.evidence.tpm_public import MAX_PUBLIC_BYTES
 from chatelaine.evidence.tpm_types import MAX_ATTEST_BYTES, MAX_SIGNATURE_BYTES
 
-
-class VerifyGroup(TyperGroup):
-    """Usage errors end with 64: 2 is taken by *cannot tell*."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """As usual, but for the exit status."""
-        try:
-            return super().make_context(*args, **kwargs)
-        except TyperException as error:
-            error.exit_code = VERIFY_USAGE
-            raise
-
-    def invoke(self, ctx: Any) -> Any:
-        """As usual, but for the exit status; arguments of subcommands are parsed in here."""
-        try:
-            return super().invoke(ctx)
-        except TyperException as error:
-            error.exit_code = VERIFY_USAGE
-            raise
-
-
-app = typer.Typer(cls=VerifyGroup, help="Judge evidence offline.", no_args_is_help=False, add_completion=False)
+app = typer.Typer(cls=UsageGroup, help="Judge evidence offline.", no_args_is_help=False, add_completion=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

@@ -27,8 +27,8 @@ def test_the_agents_settings_load_without_the_tpm_software_stack() -> None:
 
 
 def test_every_subcommand_is_a_module_with_an_app() -> None:
-    assert set(main.SUBCOMMANDS) >= {"agent", "host", "verify"}
-    for name in ("agent", "host", "verify"):
+    assert set(main.SUBCOMMANDS) >= {"agent", "host", "policy", "verify"}
+    for name in ("agent", "host", "policy", "verify"):
         assert isinstance(main._load(name), typer.Typer)
 
 

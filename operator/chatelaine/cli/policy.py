@@ -1,0 +1,30 @@
+"""`chatelaine policy`: write, sign and try policies and reference values. Each command is a module of its own.
+
+Exit status: 0 accepted, 1 refused, 2 cannot tell, 64 usage.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from chatelaine.cli.policy_sign import sign
+from chatelaine.cli.usage import UsageGroup
+
+app = typer.Typer(
+    cls=UsageGroup,
+    add_completion=False,
+    no_args_is_help=False,
+    help="Write, sign and try policies and reference values.",
+)
+
+
+@app.callback()
+def policy() -> None:
+    """Write, sign and try policies and reference values: 0 accepted, 1 refused, 2 cannot tell, 64 usage."""
+
+
+app.command()(sign)
+
+
+if __name__ == "__main__":
+    app()
