@@ -37,6 +37,9 @@ class WorldHost:
     rounds: int = 0
     ak: str = "ak-1"
     ek: str = "ek-1"
+    ek_certificate: bytes | None = None
+    """Over whatever its maker says; a host whose TPM has a real endorsement key says so by `ek_spki`."""
+    ek_spki: bytes | None = None
     private_flags: dict[str, Any] = field(default_factory=dict)
     """Attributes in which the private halves of claims' keys are not as we make them."""
 
@@ -48,7 +51,7 @@ class WorldHost:
     @property
     def ek_digest(self) -> str:
         """Digest of the endorsement key."""
-        return digest_of(f"{self.name}/{self.ek}".encode())
+        return digest_of(self.ek_spki or f"{self.name}/{self.ek}".encode())
 
     @property
     def thumbprint(self) -> str:
@@ -80,6 +83,7 @@ class WorldHost:
             agent_spki=b"agent",
             gateway_spki=b"gateway",
             activated=activated,
+            ek_certificate=self.ek_certificate,
         )
 
     def evidence(self, selection: Selection) -> VerifiedEvidence:

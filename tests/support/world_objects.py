@@ -10,6 +10,7 @@ from chatelaine.model.claim import HsmClaim, KeyVersionStatus
 from chatelaine.model.conditions import find, timestamp
 from chatelaine.model.hsm import Hsm
 from chatelaine.model.identifiers import ANNOTATION_READMIT
+from chatelaine.model.material import NO_MATERIAL, PolicyMaterial
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.reconcile.claim_snapshot import NamespaceFacts
 from support.world import World
@@ -42,8 +43,10 @@ def policy_spec(**changes: Any) -> dict[str, Any]:
     return {**spec, **changes}
 
 
-def put_policy(world: World, name: str = "baseline", **changes: Any) -> AttestationPolicy:
-    """Create a policy, or change its spec; the generation counts up."""
+def put_policy(
+    world: World, name: str = "baseline", *, material: PolicyMaterial = NO_MATERIAL, **changes: Any
+) -> AttestationPolicy:
+    """Create a policy, or change its spec; the generation counts up. `material`: what it leans on besides."""
     before = world.policies.get(name)
     meta: dict[str, Any] = {
         "name": name,
@@ -52,9 +55,14 @@ def put_policy(world: World, name: str = "baseline", **changes: Any) -> Attestat
     }
     spec = policy_spec(**changes)
     status = before.status.dump() if before else {}
-    item = AttestationPolicy.model_validate({"metadata": meta, "spec": spec, "status": status})
+    item = AttestationPolicy.model_validate({"metadata": meta, "spec": spec, "status": status}).with_material(material)
     world.policies[name] = item
     return item
+
+
+def lean(world: World, material: PolicyMaterial, name: str = "baseline") -> None:
+    """What a policy leans on changes, and it does not."""
+    world.policies[name] = world.policies[name].with_material(material)
 
 
 def put_hsm(world: World, name: str, *, approved: bool = True, **changes: Any) -> Hsm:

@@ -110,9 +110,8 @@ def _check_allocation(world: World, claim: HsmClaim, sequence: int, status: HsmC
 
 def set_policy_status(world: World, action: p.SetPolicyStatus) -> None:
     item = world.policies[action.policy.name]
-    world.policies[action.policy.name] = AttestationPolicy(
-        metadata=world.bump(item.metadata), spec=item.spec, status=action.status
-    )
+    written = AttestationPolicy(metadata=world.bump(item.metadata), spec=item.spec, status=action.status)
+    world.policies[action.policy.name] = written.with_material(item.material)
 
 
 def _must_answer(world: World, hsm: str) -> None:

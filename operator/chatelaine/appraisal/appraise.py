@@ -23,7 +23,7 @@ from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.policy import AttestationPolicySpec, StatementLevel
 from chatelaine.model.policy import InventoryRule as InventoryMode
-from chatelaine.model.verdict import Appraisal, Epoch, Finding, Outcome, PolicyStamp, all_of, verdict_of
+from chatelaine.model.verdict import Appraisal, Epoch, PolicyStamp, all_of, verdict_of
 
 
 def appraise(
@@ -111,31 +111,4 @@ def compliance_of(policy: AttestationPolicySpec, token_model: str, firmware: str
         for row in rows or ()
         if normal_model(row.model) == model and row.firmware == firmware.strip()
         for certificate in row.holds
-    )
-
-
-def endorsement_finding(ek_digest: str, policy: AttestationPolicySpec) -> Finding:
-    """May a TPM with this endorsement key enrol? Asked at enrolment, and at every re-admission.
-
-    `ek_digest` is the `sha256:` digest of the EK's SubjectPublicKeyInfo, proven by credential activation.
-    """
-    endorsement = policy.tpm.endorsement
-    if endorsement is None:
-        return Finding(
-            "endorsement",
-            Outcome.HOLDS,
-            "ApprovedIdentityDecides",
-            "the policy has no endorsement rule: the identity that a person approved decides alone",
-            found=ek_digest,
-        )
-    listed = [entry.ek_digest for entry in endorsement.listed or ()]
-    if ek_digest in listed:
-        return Finding("endorsement", Outcome.HOLDS, "EndorsementListed", found=ek_digest)
-    return Finding(
-        "endorsement",
-        Outcome.REFUTED,
-        "EndorsementNotListed",
-        f"the policy does not list the endorsement key {ek_digest}",
-        expected=", ".join(listed[:8]) or "none",
-        found=ek_digest,
     )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chatelaine.appraisal.appraise import appraise, endorsement_finding
+from chatelaine.appraisal.appraise import appraise
+from chatelaine.appraisal.endorsement import endorsement_finding
 from chatelaine.appraisal.rules import Accounted
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.policy import AttestationPolicy, AttestationPolicySpec
@@ -24,6 +25,7 @@ class HostCase:
         stamp: names the policy in the verdict.
         policy: its rules, and what they lean on.
         ek_digest: of the enrolled endorsement key; empty where none is enrolled.
+        ek_certificate: over it, as `endorsement_finding` takes it.
         generation: admissions of this identity.
         issued_at: seconds since the epoch.
         accounted: labels of keys that rightly are in the token.
@@ -34,6 +36,7 @@ class HostCase:
     stamp: PolicyStamp
     policy: AttestationPolicy
     ek_digest: str
+    ek_certificate: bytes | None
     generation: int
     issued_at: int
     accounted: Accounted
@@ -56,7 +59,7 @@ def appraise_host(evidence: VerifiedEvidence, case: HostCase) -> Appraisal:
         evidence, ((case.stamp, case.spec),), subject=case.subject, generation=case.generation,
         issued_at=case.issued_at, accounted=case.accounted,
     )  # fmt: skip
-    endorsed = endorsement_finding(case.ek_digest, case.spec)
+    endorsed = endorsement_finding(case.ek_digest, case.ek_certificate, case.policy, at=case.issued_at)
     return _verdict(
         all_of("host", (endorsed, found.findings)), found.evidence_digest, found.epoch, found.compared, case
     )

@@ -29,6 +29,7 @@ from chatelaine.model.common import (
 )
 from chatelaine.model.keys import KeyState, KeyType, Sensitivity
 from chatelaine.model.policy import Compliance
+from chatelaine.model.tpm_policy import ReferenceName
 from chatelaine.model.verdict import Epoch, Verdict
 
 MAX_RETAINED_KEYS: Final = 64
@@ -238,6 +239,14 @@ class PolicyStatusRef(Model):
     digest: Annotated[Sha256Digest, Field(description="Digest of the rules.")]
 
 
+class ReferenceStatus(Model):
+    """Which signed reference values judged."""
+
+    name: Annotated[ReferenceName, Field(description="Name of the series.")]
+    version: Annotated[int, Field(ge=0, le=2**53, description="Its version.")]
+    digest: Annotated[Sha256Digest, Field(description="Digest of the signed payload.")]
+
+
 class EpochStatus(Model):
     """TPM clock counters and the number of admissions."""
 
@@ -256,6 +265,9 @@ class AttestationStatus(Model):
     verdict: Annotated[Verdict, Field(description="Trusted, Untrusted or Unknown.")]
     reason: Annotated[str, StringConstraints(max_length=64), Field(description="Code of the deciding finding.")] = ""
     policy: Annotated[PolicyStatusRef, Field(description="Which policy judged.")]
+    reference: Annotated[
+        ReferenceStatus | None, Field(description="Which version of its signed reference values judged; absent: none.")
+    ] = None
     evidence_digest: Annotated[
         Sha256Digest, Field(description="Digest of the evidence judged; a refuted one is what readmit must name.")
     ]
@@ -317,6 +329,14 @@ class HsmStatus(Model):
 
     observed_generation: Annotated[int, Field(ge=0, le=2**53, description="Generation last examined.")] = 0
     identity: Annotated[EnrolledIdentity | None, Field(description="Who this host is; written once.")] = None
+    ek_certificate: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=12288,
+            description="The vendor's certificate over the endorsement key (DER, base64) that let the TPM in.",
+        ),
+    ] = None
     token: Annotated[TokenStatus | None, Field(description="What the token said of itself.")] = None
     attestation: Annotated[AttestationStatus | None, Field(description="The verdict in force.")] = None
     allocations: Annotated[

@@ -12,6 +12,7 @@ from chatelaine.model.common import (
     LabelSelector,
     Later,
     Model,
+    Name,
     ObjectMeta,
     Sha256Digest,
     atomic_list,
@@ -24,7 +25,7 @@ from chatelaine.model.common import (
 from chatelaine.model.identifiers import canonical_json, digest_of
 from chatelaine.model.keys import WORKING_KEY_TYPES_RULE, WORKING_USAGES_RULE, KeyType, Sensitivity, Usage
 from chatelaine.model.material import NO_MATERIAL, PolicyMaterial
-from chatelaine.model.tpm_policy import ReferenceValuesSource, TpmRules
+from chatelaine.model.tpm_policy import ReferenceName, ReferenceValuesSource, TpmRules
 
 Compliance = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Z][A-Za-z0-9_]*$")]
 Firmware = Annotated[str, StringConstraints(min_length=1, max_length=63)]
@@ -209,12 +210,27 @@ class PolicyUse(Model):
     claims: Annotated[int, Field(ge=0, le=10**6, description="HsmClaims that name this policy.")] = 0
 
 
+class ReferenceValuesStatus(Model):
+    """The newest signed reference values that were used. An older version of them is never used again."""
+
+    name: Annotated[ReferenceName, Field(description="Name of the series.")]
+    version: Annotated[int, Field(ge=0, le=2**53, description="Highest version used.")]
+    digest: Annotated[Sha256Digest, Field(description="Digest of its signed payload.")]
+    signed_by: Annotated[
+        list[Name],
+        Field(max_length=16, description="Keys of the policy that signed it.", json_schema_extra=set_list()),
+    ]
+
+
 class AttestationPolicyStatus(Model):
     """What the operator makes of it."""
 
     observed_generation: Annotated[int, Field(ge=0, le=2**53, description="Generation last examined.")] = 0
     digest: Annotated[Sha256Digest | None, Field(description="Digest of the rules in force; verdicts name it.")] = None
     used_by: Annotated[PolicyUse | None, Field(description="How many objects lean on this policy.")] = None
+    reference_values: Annotated[
+        ReferenceValuesStatus | None, Field(description="The newest signed reference values that were used.")
+    ] = None
     conditions: Conditions = Field(default_factory=list)
 
 

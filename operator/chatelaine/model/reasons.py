@@ -93,6 +93,8 @@ class Reason(enum.StrEnum):
     # Valid
     RULES_VALID = "RulesValid"
     RULES_INVALID = "RulesInvalid"
+    MATERIAL_UNUSABLE = "MaterialUnusable"
+    REFERENCE_VALUES_CHANGED = "ReferenceValuesChanged"
     # Ready, Stalled, Paused
     ALL_READY = "AllReady"
     NOT_READY = "NotReady"
@@ -156,6 +158,11 @@ EXPLAINED: Final[dict[Reason, str]] = {
     Reason.SECRET_NAME_TAKEN: "A Secret of that name exists and is not this claim's; choose another name.",
     Reason.RULES_VALID: "The policy can be enforced.",
     Reason.RULES_INVALID: "The policy contradicts itself; the message says where.",
+    Reason.MATERIAL_UNUSABLE: (
+        "What the policy names (certificates, signed reference values) is absent or refused, as the message says."
+        " It trusts nothing anew."
+    ),
+    Reason.REFERENCE_VALUES_CHANGED: "The policy judges by another version of its signed reference values.",
     Reason.ALL_READY: "Every condition of this object that must hold does.",
     Reason.NOT_READY: "A condition of this object does not hold; the message names it.",
     Reason.PROGRESSING: "A retry may help; work goes on.",

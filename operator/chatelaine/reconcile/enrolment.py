@@ -15,16 +15,19 @@ import base64
 from dataclasses import dataclass
 from typing import Final
 
-from chatelaine.appraisal.appraise import endorsement_finding
+from chatelaine.appraisal.endorsement import endorsement_finding
 from chatelaine.model.conditions import find, timestamp
 from chatelaine.model.hsm import ApprovedIdentity, AttestationKeyStatus, EnrolledIdentity
 from chatelaine.model.identifiers import ANNOTATION_READMIT, parse_key_label
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Finding, Outcome
-from chatelaine.reconcile.snapshot import HostKeys, HsmSnapshot, PresentedIdentity
+from chatelaine.reconcile.endorsed import certificate_of, finding_of_presented, same
+from chatelaine.reconcile.snapshot import HsmSnapshot, PresentedIdentity
 
 ENROLLED: Final = "The approved identity is enrolled."
+
+__all__ = ["ENROLLED", "Enrolment", "claim_labels", "examine", "identity_of", "prove", "same"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +109,7 @@ def _unapproved(presented: PresentedIdentity | None) -> Enrolment:
 
 def _known(snapshot: HsmSnapshot, enrolled: EnrolledIdentity, presented: PresentedIdentity | None) -> Enrolment:
     if presented is None or same(enrolled, presented):
-        return Enrolment(
-            Outcome.HOLDS, Reason.IDENTITY_APPROVED, _how_admitted(snapshot, enrolled.ek_digest), identity=enrolled
-        )
+        return Enrolment(Outcome.HOLDS, Reason.IDENTITY_APPROVED, _how_admitted(snapshot, enrolled), identity=enrolled)
     ours = (enrolled.ek_digest, enrolled.attestation_key.thumbprint)
     theirs = (presented.ek_digest, presented.attestation_key_thumbprint)
     if ours == theirs:
@@ -127,11 +128,6 @@ def _known(snapshot: HsmSnapshot, enrolled: EnrolledIdentity, presented: Present
         identity=enrolled,
         readmission=True,
     )
-
-
-def same(enrolled: EnrolledIdentity, presented: PresentedIdentity) -> bool:
-    """Does the host show the very identity that is enrolled?"""
-    return (enrolled.ek_digest, HostKeys.enrolled(enrolled)) == (presented.ek_digest, presented.keys)
 
 
 def prove(snapshot: HsmSnapshot, presented: PresentedIdentity | None) -> Enrolment:
@@ -156,7 +152,10 @@ def prove(snapshot: HsmSnapshot, presented: PresentedIdentity | None) -> Enrolme
             Reason.POLICY_NOT_FOUND,
             f"AttestationPolicy {snapshot.hsm.spec.attestation.policy_ref.name} does not exist.",
         )
-    endorsed = endorsement_finding(presented.ek_digest, snapshot.policy.spec)
+    if missing := snapshot.policy.material.missing:
+        message = f"AttestationPolicy {snapshot.policy.metadata.name}: {missing[0]}"
+        return Enrolment(Outcome.CANNOT_TELL, Reason.POLICY_INVALID, message)
+    endorsed = finding_of_presented(presented, snapshot.policy, at=snapshot.now)
     if endorsed.outcome is not Outcome.HOLDS:
         return Enrolment(Outcome.REFUTED, Reason.ENDORSEMENT_REFUSED, endorsed.detail or endorsed.reason)
     if not presented.activated:
@@ -182,15 +181,16 @@ def _admitted_by(endorsed: Finding, policy: AttestationPolicy) -> str:
     return f"{ENROLLED} AttestationPolicy {policy.metadata.name} let its EK in by {endorsed.reason}{why}."
 
 
-def _how_admitted(snapshot: HsmSnapshot, ek_digest: str) -> str:
+def _how_admitted(snapshot: HsmSnapshot, enrolled: EnrolledIdentity) -> str:
     """As it was said at the admission; where that is lost, as today's policy would."""
     said = find(snapshot.hsm.status.conditions, ConditionType.ENROLLED.value)
     if said is not None and (said.status, said.reason) == ("True", Reason.IDENTITY_APPROVED.value):
         return said.message
-    endorsed = endorsement_finding(ek_digest, snapshot.policy.spec) if snapshot.policy is not None else None
-    if snapshot.policy is None or endorsed is None or endorsed.outcome is not Outcome.HOLDS:
+    if snapshot.policy is None:
         return ENROLLED
-    return _admitted_by(endorsed, snapshot.policy)
+    certificate = certificate_of(snapshot, enrolled)
+    endorsed = endorsement_finding(enrolled.ek_digest, certificate, snapshot.policy, at=int(snapshot.now))
+    return _admitted_by(endorsed, snapshot.policy) if endorsed.outcome is Outcome.HOLDS else ENROLLED
 
 
 def _readmit(new: Enrolment, why: str) -> Enrolment:

@@ -15,6 +15,7 @@ from chatelaine.model.keys import KeyState
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome, Verdict
 from chatelaine.reconcile.conditions import ConditionDraft, events
+from chatelaine.reconcile.endorsed import certificate_to_keep
 from chatelaine.reconcile.network import Rendered, gateway_policies
 from chatelaine.reconcile.plan import (
     Action,
@@ -256,6 +257,7 @@ def _status(snapshot: HsmSnapshot, standing: Standing, *, paused: bool) -> Itera
     after = HsmStatus(
         observed_generation=hsm.metadata.generation,
         identity=before.identity if held_back else standing.identity,
+        ek_certificate=before.ek_certificate if held_back else certificate_to_keep(snapshot, standing.identity),
         token=token,
         attestation=before.attestation if held_back else standing.attestation,
         conditions=draft.result(ORDER),

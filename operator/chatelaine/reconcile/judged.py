@@ -7,8 +7,9 @@ from typing import Final
 
 from chatelaine.appraisal.host import HostCase
 from chatelaine.model.conditions import seconds_of
-from chatelaine.model.hsm import AttestationStatus, EnrolledIdentity, PolicyStatusRef
+from chatelaine.model.hsm import AttestationStatus, EnrolledIdentity, PolicyStatusRef, ReferenceStatus
 from chatelaine.model.identifiers import ANNOTATION_READMIT
+from chatelaine.model.material import ReferenceValues
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Appraisal, Epoch, Finding, Outcome, PolicyStamp, Verdict
@@ -123,6 +124,13 @@ def stamped(before: AttestationStatus | None, after: AttestationStatus) -> Attes
     if same != after or seconds_of(after.valid_until) - seconds_of(before.valid_until) >= STAMP_SECONDS:
         return after
     return before
+
+
+def reference_ref(reference: ReferenceValues | None) -> ReferenceStatus | None:
+    """The version of the signed reference values that judged, as it is written to a status."""
+    if reference is None:
+        return None
+    return ReferenceStatus(name=reference.name, version=reference.version, digest=reference.digest)
 
 
 def policy_ref(stamp: PolicyStamp) -> PolicyStatusRef:

@@ -7,18 +7,31 @@ from collections.abc import Iterable
 from typing import Final
 
 from chatelaine.model.conditions import set_condition
-from chatelaine.model.policy import AttestationPolicySpec, AttestationPolicyStatus, PolicyUse
+from chatelaine.model.material import ReferenceValues
+from chatelaine.model.policy import (
+    AttestationPolicy,
+    AttestationPolicySpec,
+    AttestationPolicyStatus,
+    PolicyUse,
+    ReferenceValuesStatus,
+)
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.reconcile.plan import Action, EmitEvent, EventType, ObjectRef, Plan, SetPolicyStatus
 from chatelaine.reconcile.snapshot import PolicySnapshot
 
+NAMED_FAULTS: Final = 4
 HEX_LENGTHS: Final = {Bank.SHA256: 64, Bank.SHA384: 96}
 
 
-def contradictions(spec: AttestationPolicySpec) -> list[str]:
+def faults(policy: AttestationPolicy) -> list[str]:
     """What keeps this policy from being enforced, each as a sentence; empty: it can be."""
-    return [*_pcrs(spec), *_hsm(spec), *_endorsement(spec)]
+    return [*contradictions(policy.spec), *policy.material.missing]
+
+
+def contradictions(spec: AttestationPolicySpec) -> list[str]:
+    """What in the rules themselves keeps them from being enforced, each as a sentence."""
+    return [*_pcrs(spec), *_hsm(spec), *_endorsement(spec), *_reference_values(spec)]
 
 
 def _pcrs(spec: AttestationPolicySpec) -> list[str]:
@@ -51,12 +64,25 @@ def _endorsement(spec: AttestationPolicySpec) -> list[str]:
     endorsement = spec.tpm.endorsement
     if endorsement is None:
         return []
-    if not endorsement.listed:
-        return ["tpm.endorsement lists no TPM, so no host could enrol; list EK digests or remove it"]
+    if not endorsement.listed and not endorsement.roots:
+        return ["tpm.endorsement lists neither TPMs nor roots, so no host could enrol; list some or remove it"]
     return [
         f"tpm.endorsement.listed names {digest} twice"
-        for digest in _twice(listed.ek_digest for listed in endorsement.listed)
+        for digest in _twice(listed.ek_digest for listed in endorsement.listed or ())
     ]
+
+
+def _reference_values(spec: AttestationPolicySpec) -> list[str]:
+    """A threshold counts people: one key under two names would be one person twice."""
+    source = spec.reference_values
+    if source is None:
+        return []
+    found = [f"referenceValues.keys names {name} twice" for name in _twice(key.name for key in source.keys)]
+    if _twice("".join(key.public_key.split()) for key in source.keys):
+        found.append("referenceValues.keys holds one key under two names")
+    if source.threshold > len(source.keys):
+        found.append(f"referenceValues.threshold is {source.threshold}, but there are {len(source.keys)} keys")
+    return found
 
 
 def _twice(values: Iterable[object]) -> list[object]:
@@ -67,7 +93,9 @@ def reconcile(snapshot: PolicySnapshot) -> Plan:
     """Digest, uses and conditions; a write only if one of them differs from what stands there."""
     policy, now = snapshot.policy, snapshot.now
     meta, before = policy.metadata, policy.status
-    wrong = contradictions(policy.spec)
+    wrong = faults(policy)
+    # A rule that contradicts itself comes first; until it is mended, nobody looks at what it leans on.
+    why = Reason.RULES_INVALID if contradictions(policy.spec) else Reason.MATERIAL_UNUSABLE
     conditions = list(before.conditions)
 
     def put(type_: ConditionType, status: str, reason: Reason, message: str) -> None:
@@ -76,9 +104,9 @@ def reconcile(snapshot: PolicySnapshot) -> Plan:
         )
 
     if wrong:
-        message = "; ".join(wrong[:4])
-        put(ConditionType.VALID, "False", Reason.RULES_INVALID, message)
-        put(ConditionType.READY, "False", Reason.RULES_INVALID, message)
+        message = "; ".join(wrong[:NAMED_FAULTS])
+        put(ConditionType.VALID, "False", why, message)
+        put(ConditionType.READY, "False", why, message)
     else:
         put(ConditionType.VALID, "True", Reason.RULES_VALID, "")
         put(ConditionType.READY, "True", Reason.ALL_READY, "")
@@ -86,13 +114,35 @@ def reconcile(snapshot: PolicySnapshot) -> Plan:
         observed_generation=meta.generation,
         digest=policy.digest(),
         used_by=PolicyUse(hsms=snapshot.hsms, claims=snapshot.claims),
+        # The highest version that was used stays, whatever lies there now.
+        reference_values=_used(policy.material.reference) or before.reference_values,
         conditions=conditions,
     )
     if after == before:
         return Plan()
     ref = ObjectRef("AttestationPolicy", meta.name, meta.uid)
     actions: list[Action] = [SetPolicyStatus(ref, after)]
-    was = next((c.status for c in before.conditions if c.type == ConditionType.VALID.value), None)
-    if wrong and was != "False":
-        actions.append(EmitEvent(ref, EventType.WARNING, Reason.RULES_INVALID, "; ".join(wrong[:4])))
+    was = next(((c.status, c.reason) for c in before.conditions if c.type == ConditionType.VALID.value), None)
+    if wrong and was != ("False", why.value):
+        actions.append(EmitEvent(ref, EventType.WARNING, why, "; ".join(wrong[:NAMED_FAULTS])))
+    if after.reference_values is not None and after.reference_values != before.reference_values:
+        news = _news(before.reference_values, after.reference_values)
+        actions.append(EmitEvent(ref, EventType.NORMAL, Reason.REFERENCE_VALUES_CHANGED, news))
     return Plan(tuple(actions))
+
+
+def _used(reference: ReferenceValues | None) -> ReferenceValuesStatus | None:
+    if reference is None:
+        return None
+    return ReferenceValuesStatus(
+        name=reference.name,
+        version=reference.version,
+        digest=reference.digest,
+        signed_by=sorted(reference.signed_by),
+    )
+
+
+def _news(before: ReferenceValuesStatus | None, after: ReferenceValuesStatus) -> str:
+    was = f", before: version {before.version}" if before is not None else ""
+    signers = ", ".join(after.signed_by)
+    return f"Reference values {after.name} version {after.version} ({after.digest}), signed by {signers}{was}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from chatelaine.appraisal.endorsement import CHECK, UNKNOWN
 from chatelaine.appraisal.host import HostCase, appraise_host, appraise_refusal
 from chatelaine.evidence import epoch as epochs
 from chatelaine.evidence.bundle import VerifiedEvidence
@@ -12,7 +13,8 @@ from chatelaine.model.hsm import AttestationStatus, EpochStatus
 from chatelaine.model.identifiers import key_label, parse_key_label
 from chatelaine.model.policy import AttestationPolicy, Enforcement
 from chatelaine.model.reasons import Reason
-from chatelaine.model.verdict import Epoch, Verdict
+from chatelaine.model.verdict import Epoch, Finding, Outcome, Verdict
+from chatelaine.reconcile.endorsed import certificate_of
 from chatelaine.reconcile.enrolment import Enrolment
 from chatelaine.reconcile.facts import facts_of, unchanged
 from chatelaine.reconcile.judged import (
@@ -22,6 +24,7 @@ from chatelaine.reconcile.judged import (
     is_sticky,
     policy_ref,
     readmission_message,
+    reference_ref,
     sentence,
     stamp_of,
     stamped,
@@ -59,8 +62,10 @@ def appraised(
     accounted = accounted_labels(snapshot) | round_.accounted
     case = HostCase(
         subject=snapshot.hsm.metadata.uid, stamp=stamp, policy=policy,
-        ek_digest=identity.ek_digest if identity else "", generation=generation, issued_at=int(round_.received_at),
-        accounted=accounted, last_epoch=before.epoch.epoch() if before else None,
+        ek_digest=identity.ek_digest if identity else "",
+        ek_certificate=certificate_of(snapshot, identity) if identity else None,
+        generation=generation, issued_at=int(round_.received_at), accounted=accounted,
+        last_epoch=before.epoch.epoch() if before else None,
     )  # fmt: skip
     if isinstance(evidence, AuthenticatedRefusal):
         appraisal = appraise_refusal(evidence.reason, evidence.detail, round_.evidence_digest, case)
@@ -75,6 +80,7 @@ def appraised(
         verdict=verdict,
         reason=reason.value,
         policy=policy_ref(stamp),
+        reference=reference_ref(policy.material.reference),
         evidence_digest=round_.evidence_digest,
         compared=list(appraisal.compared)[:64],
         facts=list(facts),
@@ -89,10 +95,15 @@ def appraised(
         _trusted_message(stamp.name, evidence) if trusted else sentence(findings, findings.outcome),
         serves=trusted, enrolment=enrolment, fresh=trusted, valid_until=valid_until if trusted else None,
         stamps=(stamp,), evidence_digest=round_.evidence_digest, epoch=epoch, findings=findings,
-        judged=Judged(case, appraisal),
+        judged=Judged(case, appraisal), ask_identity=_endorsement(findings).reason == UNKNOWN,
         attestation=stamped(before, attestation) if trusted else attestation,
         identity=snapshot.hsm.status.identity,
     )  # fmt: skip
+
+
+def _endorsement(findings: Finding) -> Finding:
+    """What was found of the TPM's maker; it stands first."""
+    return findings.children[0] if findings.children else findings
 
 
 def _trusted_message(policy: str, evidence: VerifiedEvidence | AuthenticatedRefusal) -> str:
@@ -110,10 +121,11 @@ def refuted(snapshot: HsmSnapshot, judged: Standing, before: AttestationStatus |
     """A deviation. If only the policy has changed since the host was last accepted, the host has not deviated."""
     after = judged.attestation
     assert after is not None  # noqa: S101 - `appraised` always makes one
-    blocked = (
+    held = is_sticky(before) or is_held(before)
+    blocked = not held and _only_the_maker(judged.findings)
+    blocked = blocked or (
         before is not None
-        and not is_sticky(before)
-        and not is_held(before)
+        and not held
         and (before.policy.digest != after.policy.digest or before.reason == Reason.POLICY_CHANGED.value)
         and unchanged(before.facts, after.facts)
     )
@@ -128,6 +140,13 @@ def refuted(snapshot: HsmSnapshot, judged: Standing, before: AttestationStatus |
     )
     message = f"{judged.message}. {readmission_message(stored)}"
     return replace(judged, reason=Reason.EVIDENCE_REFUTED, message=message, sticky=True, attestation=stored)
+
+
+def _only_the_maker(findings: Finding | None) -> bool:
+    """Is the policy's word on who makes TPMs all that fails? The enrolled TPM is the same as ever: no deviation."""
+    if findings is None or _endorsement(findings).check != CHECK:
+        return False
+    return all(part.outcome is Outcome.HOLDS for part in findings.children[1:])
 
 
 def audited(judged: Standing, policy: AttestationPolicy, now: float) -> Standing:

@@ -26,7 +26,7 @@ from chatelaine.reconcile.claim_snapshot import HsmView
 from chatelaine.reconcile.farewell import leave
 from chatelaine.reconcile.judged import policy_ref
 from chatelaine.reconcile.plan import AddFinalizer, AllocateHsm, ReleaseAllocation, RequestEvidence
-from chatelaine.reconcile.policy import contradictions
+from chatelaine.reconcile.policy import faults
 from chatelaine.reconcile.served import attested_for, seat_sequence, stands_for
 from chatelaine.reconcile.work import Next, Work
 
@@ -46,7 +46,7 @@ def validity(work: Work) -> Next:
     policy = work.snapshot.policies.get(ref.name)
     if policy is None:
         work.problem = (Reason.POLICY_NOT_FOUND, f"AttestationPolicy {ref.name} does not exist.")
-    elif wrong := contradictions(policy.spec):
+    elif wrong := faults(policy):
         work.problem = (Reason.POLICY_INVALID, f"AttestationPolicy {ref.name}: {wrong[0]}")
     return Next.GO_ON
 

@@ -22,7 +22,7 @@ from chatelaine.model.verdict import Finding, Outcome, PolicyStamp, all_of
 from chatelaine.reconcile.claim_snapshot import HsmView, NamespaceFacts
 from chatelaine.reconcile.facts import covers
 from chatelaine.reconcile.judged import sentence, stamp_of
-from chatelaine.reconcile.policy import contradictions
+from chatelaine.reconcile.policy import faults
 from chatelaine.release.rules import ReleaseRequest, judge_release
 
 
@@ -129,7 +129,7 @@ def _own_policy(
     policy = policies.get(name)
     if policy is None:
         return ClaimStanding(Outcome.REFUTED, Reason.POLICY_NOT_FOUND, f"AttestationPolicy {name} does not exist.")
-    if wrong := contradictions(policy.spec):
+    if wrong := faults(policy):
         return ClaimStanding(Outcome.REFUTED, Reason.POLICY_INVALID, f"AttestationPolicy {name}: {wrong[0]}")
     stamp = stamp_of(policy)
     round_ = view.host.round_of(view.hsm.status.identity) if view.host else None

@@ -36,7 +36,8 @@ class PresentedIdentity:
     """What a host showed of itself over its authenticated connection.
 
     `activated`: credential activation has just proven that exactly this AK lives beside exactly this EK.
-    Public areas are TPMT_PUBLIC, SPKIs are DER, digests and thumbprints are `sha256:…`.
+    Public areas are TPMT_PUBLIC, SPKIs and certificates are DER, digests and thumbprints are `sha256:…`.
+    `ek_certificate` is as it was shown, not verified; None: the TPM has none.
     """
 
     ek_digest: str
@@ -49,6 +50,7 @@ class PresentedIdentity:
     agent_spki: bytes
     gateway_spki: bytes
     activated: bool
+    ek_certificate: bytes | None = None
 
     @property
     def keys(self) -> HostKeys:

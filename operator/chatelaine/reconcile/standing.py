@@ -41,7 +41,7 @@ from chatelaine.reconcile.judged import (
     readmission_message,
     stamp_of,
 )
-from chatelaine.reconcile.policy import contradictions
+from chatelaine.reconcile.policy import faults
 from chatelaine.reconcile.rounds import accounted_labels, appraised, audited, refuted, went_back
 from chatelaine.reconcile.snapshot import (
     AuthenticatedRefusal,
@@ -229,7 +229,7 @@ def _enforceable(snapshot: HsmSnapshot) -> AttestationPolicy | _Problem:
     name = snapshot.hsm.spec.attestation.policy_ref.name
     if snapshot.policy is None:
         return _Problem(Reason.POLICY_NOT_FOUND, f"AttestationPolicy {name} does not exist.")
-    wrong = contradictions(snapshot.policy.spec)
+    wrong = faults(snapshot.policy)
     return _Problem(Reason.POLICY_INVALID, f"AttestationPolicy {name}: {wrong[0]}") if wrong else snapshot.policy
 
 
@@ -264,7 +264,8 @@ def _judge_round(snapshot: HsmSnapshot, policy: AttestationPolicy, enrolment: En
         return refuted(snapshot, judged, before)
     if judged.verdict is Verdict.UNKNOWN:
         late = _lapse(snapshot, enrolment, Reason.EVIDENCE_UNDECIDED, judged.message)
-        return replace(late, findings=judged.findings, ask_evidence=True)
+        # Identity is asked for together with evidence.
+        return replace(late, findings=judged.findings, ask_evidence=True, ask_identity=judged.ask_identity)
     if judged.valid_until is None or snapshot.now >= judged.valid_until:
         return Standing(
             Verdict.UNKNOWN, Reason.EVIDENCE_EXPIRED, "The host has not proven itself in time.",

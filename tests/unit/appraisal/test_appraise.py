@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatelaine.appraisal.appraise import appraise, compliance_of, endorsement_finding, selection_of
+from chatelaine.appraisal.appraise import appraise, compliance_of, selection_of
 from chatelaine.appraisal.ear import EAR_PROFILE, ear_claims
 from chatelaine.appraisal.errors import NoPolicy
 from chatelaine.appraisal.rules import MAX_NAMED_KEYS, PcrRule
@@ -298,25 +298,3 @@ def test_compliance_is_read_from_the_table_alone(model, firmware, holds):
 
 def test_policy_without_a_table_gives_no_compliance():
     assert compliance_of(policy(hsm=None), "luna-7", "7.8") == frozenset()
-
-
-EK = "sha256:" + "e1" * 32
-
-
-def test_listed_endorsement_key_may_enrol():
-    spec = policy(endorsement={"listed": [{"ekDigest": EK}]})
-    assert endorsement_finding(EK, spec).outcome is Outcome.HOLDS
-
-
-def test_endorsement_key_that_is_not_listed_may_not_enrol():
-    spec = policy(endorsement={"listed": [{"ekDigest": EK}]})
-    assert endorsement_finding("sha256:" + "00" * 32, spec).reason == "EndorsementNotListed"
-
-
-def test_empty_endorsement_rule_admits_nobody():
-    assert endorsement_finding(EK, policy(endorsement={})).outcome is Outcome.REFUTED
-
-
-def test_without_an_endorsement_rule_the_approved_identity_decides():
-    found = endorsement_finding(EK, policy())
-    assert (found.outcome, found.reason) == (Outcome.HOLDS, "ApprovedIdentityDecides")

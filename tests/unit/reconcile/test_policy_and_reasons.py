@@ -64,7 +64,7 @@ PCR = {"index": 0, "anyOf": [GOOD_PCR]}
         ),
         (
             {"tpm": {"endorsement": {}, "pcrs": {"bank": "Sha256", "values": [PCR]}}},
-            "lists no TPM",
+            "neither TPMs nor roots",
         ),
         (
             {
