@@ -1,0 +1,116 @@
+"""File signatures as IMA lists them: which count, and which are refused with their kind."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+
+from chatelaine.evidence import errors
+from chatelaine.evidence import tpm_algorithms as alg
+from chatelaine.evidence.ima_signature import MAX_FILE_SIGNATURE_BYTES, signing_key, verify_file_signature
+from support.paper_ima import file_signature, pem, sha256
+from support.paper_tpm import ecc_key, rsa_key
+
+CONTENT = b"bash 5.2"
+DIGEST = sha256(CONTENT)
+RSA, P256, P384 = rsa_key(2048, 200), ecc_key(alg.NIST_P256, 200), ecc_key(alg.NIST_P384, 200)
+OTHER = rsa_key(2048, 201)
+KEYS = tuple(signing_key(pem(key)) for key in (RSA, P256, P384))
+
+
+@pytest.mark.parametrize(("key", "place"), [(RSA, 0), (P256, 1), (P384, 2)], ids=["rsa", "p256", "p384"])
+def test_signature_of_each_kind_of_key_is_verified(key, place):
+    assert verify_file_signature(file_signature(key, CONTENT), DIGEST, KEYS) is KEYS[place]
+
+
+def test_key_that_is_named_otherwise_is_found_all_the_same():
+    assert verify_file_signature(file_signature(P256, CONTENT, key_id=b"\0\0\0\0"), DIGEST, KEYS) is KEYS[1]
+
+
+def test_signature_that_names_a_good_key_and_is_another_s_is_refused():
+    forged = file_signature(OTHER, CONTENT, key_id=KEYS[0].key_id)
+    with pytest.raises(errors.FileSignatureInvalid):
+        verify_file_signature(forged, DIGEST, KEYS)
+
+
+def test_signature_of_another_file_is_refused():
+    with pytest.raises(errors.FileSignatureInvalid):
+        verify_file_signature(file_signature(RSA, b"another file"), DIGEST, KEYS)
+
+
+def test_without_keys_nothing_is_signed_well():
+    with pytest.raises(errors.FileSignatureInvalid):
+        verify_file_signature(file_signature(RSA, CONTENT), DIGEST, ())
+
+
+def test_every_changed_byte_of_a_signature_is_refused_but_for_the_hint():
+    signature = file_signature(P256, CONTENT)
+    for at in range(len(signature)):
+        changed = signature[:at] + bytes([signature[at] ^ 1]) + signature[at + 1 :]
+        if at in range(3, 7):
+            assert verify_file_signature(changed, DIGEST, KEYS) is KEYS[1]
+        else:
+            with pytest.raises(errors.FileSignatureError):
+                verify_file_signature(changed, DIGEST, KEYS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"kind": 5}, "EVM portable"),
+        ({"kind": 6}, "fs-verity"),
+        ({"kind": 1}, "type 1"),
+        ({"version": 1}, "1"),
+        ({"version": 3}, "3"),
+        ({"hash_id": 2}, "hash 2"),
+        ({"hash_id": 1}, "hash 1"),
+        ({"hash_id": 5}, "sha384"),
+        ({"length": 2000}, "2000"),
+        ({"length": 0xFFFF}, "65535"),
+    ],
+)
+def test_signature_of_a_kind_that_is_not_judged_is_refused_with_its_kind(changed, named):
+    with pytest.raises(errors.FileSignatureRefused) as refusal:
+        verify_file_signature(file_signature(RSA, CONTENT, **changed), DIGEST, KEYS)
+    assert named in str(refusal.value)
+
+
+@pytest.mark.parametrize("size", [0, 1, 8, 9, MAX_FILE_SIGNATURE_BYTES + 1])
+def test_signature_without_a_body_or_without_end_is_refused(size):
+    with pytest.raises(errors.FileSignatureRefused):
+        verify_file_signature((b"\x03\x02\x04" + bytes(MAX_FILE_SIGNATURE_BYTES))[:size], DIGEST, KEYS)
+
+
+@pytest.mark.parametrize("digest", [f"verity:{DIGEST}", f"sha1:{'00' * 20}", f"sha384:{'00' * 48}", ""])
+def test_signature_over_another_hash_than_was_measured_is_refused(digest):
+    with pytest.raises(errors.FileSignatureRefused, match="another hash"):
+        verify_file_signature(file_signature(RSA, CONTENT), digest, KEYS)
+
+
+def test_signature_over_the_file_itself_is_none_over_its_digest():
+    head = file_signature(RSA, CONTENT)[:9]
+    plain = RSA.sign(hashlib.sha256(CONTENT).digest(), padding.PKCS1v15(), hashes.SHA256())
+    with pytest.raises(errors.FileSignatureInvalid):
+        verify_file_signature(head + plain, DIGEST, KEYS)
+
+
+@pytest.mark.parametrize(
+    ("key", "error"),
+    [
+        (rsa.generate_private_key(65537, 1024), errors.WeakKey),
+        (ec.generate_private_key(ec.SECP521R1()), errors.WeakKey),
+        (ed25519.Ed25519PrivateKey.generate(), errors.AlgorithmRefused),
+    ],
+    ids=["rsa-1024", "p521", "ed25519"],
+)
+def test_weak_or_unknown_signing_key_is_refused(key, error):
+    with pytest.raises(error):
+        signing_key(pem(key))
+
+
+def test_signing_key_that_is_none_is_refused():
+    with pytest.raises(errors.Malformed):
+        signing_key("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----")
