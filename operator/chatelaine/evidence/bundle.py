@@ -25,6 +25,7 @@ from chatelaine.evidence import cbor
 from chatelaine.evidence.binding import Binding, quote_extra_data
 from chatelaine.evidence.errors import AttestationKeyMismatch, InventoryMismatch, KeyRefused, Malformed, NonceRefused
 from chatelaine.evidence.hsm_statement import HsmStatement, verify_statement
+from chatelaine.evidence.ima import VerifiedIma
 from chatelaine.evidence.inventory import MAX_INVENTORY_BYTES, InventoryKey, decode_inventory
 from chatelaine.evidence.reader import bounded
 from chatelaine.evidence.tpm_quote import VerifiedQuote, attestation_key, verify_quote
@@ -130,13 +131,17 @@ class EnrolledIdentity:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedEvidence:
-    """Evidence shown to be the enrolled identity's, fresh and whole. What it means is for the appraisal to say."""
+    """Evidence shown to be the enrolled identity's, fresh and whole. What it means is for the appraisal to say.
+
+    `ima` is None where no list of measurements came along.
+    """
 
     quote: VerifiedQuote
     statement: HsmStatement
     inventory: tuple[InventoryKey, ...]
     evidence_digest: str
     ak_name: bytes
+    ima: VerifiedIma | None = None
 
 
 def verify_evidence(
