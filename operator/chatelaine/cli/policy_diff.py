@@ -1,0 +1,90 @@
+"""`chatelaine policy diff`: what changes between two policies or two bundles, or for the hosts that live now.
+
+Exit status of `diff A B`: 0 they judge alike, 1 they differ, 64 usage. Of `diff --live FILE`: 0 every host that the
+policy judges holds under it, 1 one would be refused, 2 of one it cannot be told, 64 usage.
+"""
+
+from __future__ import annotations
+
+import json as json_text
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from chatelaine.appraisal.bundle_diff import diff_bundles
+from chatelaine.appraisal.errors import AppraisalError
+from chatelaine.appraisal.policy_diff import Change, ChangeKind, diff_specs, overall
+from chatelaine.appraisal.policy_words import Effect
+from chatelaine.cli import verify_inputs
+from chatelaine.cli.policy_ends import REFUSED, Json
+from chatelaine.cli.policy_files import PolicyFile, policy_or_bundle
+from chatelaine.evidence.reference_values import Predicate
+
+MAX_LINES: Final = 200
+"""Differences that are shown to a person; `--json` has all of them."""
+
+_MARKS: Final = {
+    ChangeKind.ADDED: "[green]+[/green]",
+    ChangeKind.REMOVED: "[red]-[/red]",
+    ChangeKind.CHANGED: "[yellow]~[/yellow]",
+}
+_EFFECTS: Final = {
+    Effect.STRICTER: "It can only refuse more.",
+    Effect.LOOSER: "It can only let in more.",
+    Effect.EITHER: "It may refuse more, and let in more.",
+    Effect.NOTHING: "It decides nothing differently.",
+}
+
+
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="AttestationPolicy, YAML or JSON, or a bundle.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="What it is compared with, of the same kind.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Say what changes between two policies, or two bundles of reference values.
+
+    Signatures of bundles are not checked here. Exit status: 0 they judge alike, 1 they differ.
+    """
+    verify_inputs.check_one_standard_input(before, after)
+    old, new = policy_or_bundle(before), policy_or_bundle(after)
+    try:
+        changes = _changes(old, new)
+    except AppraisalError as error:
+        raise typer.BadParameter(str(error)) from error
+    if json:
+        typer.echo(json_text.dumps(_object(changes), indent=2))
+    else:
+        _print(changes)
+    raise typer.Exit(REFUSED if changes else 0)
+
+
+def _changes(old: PolicyFile | Predicate, new: PolicyFile | Predicate) -> tuple[Change, ...]:
+    if isinstance(old, Predicate) and isinstance(new, Predicate):
+        return diff_bundles(old, new)
+    if isinstance(old, PolicyFile) and isinstance(new, PolicyFile):
+        return diff_specs(old.spec, new.spec)
+    raise typer.BadParameter("a policy and a bundle cannot be compared")
+
+
+def _object(changes: Sequence[Change]) -> dict[str, object]:
+    return {
+        "same": not changes,
+        "effect": overall(changes).value,
+        "changes": [change.as_dict() for change in changes],
+    }
+
+
+def _print(changes: Sequence[Change]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    if not changes:
+        console.print("They judge alike.")
+        return
+    for change in changes[:MAX_LINES]:
+        console.print(f"{_MARKS[change.kind]} {escape(change.says)}  [dim]{change.effect.value.lower()}[/dim]")
+    if len(changes) > MAX_LINES:
+        console.print(f"… and {len(changes) - MAX_LINES} more; --json shows all")
+    console.print(f"[bold]{_EFFECTS[overall(changes)]}[/bold]")
