@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 import yaml
@@ -269,10 +269,11 @@ def test_the_operators_pods_carry_the_labels_that_network_policies_let_in_and_ca
     assert dict(OperatorSettings(NAMESPACE).pod_labels).items() <= template["metadata"]["labels"].items()
     container = template["spec"]["containers"][0]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    assert not any(argument.startswith("--state-dir") for argument in container["args"])
+    (state,) = (argument.partition("=")[2] for argument in container["args"] if argument.startswith("--state-dir"))
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
-    assert volumes[mounts["/tmp"]]["emptyDir"]["medium"] == "Memory"
+    for folder in ("/tmp", str(PurePosixPath(state).parent)):
+        assert volumes[mounts[folder]]["emptyDir"]["medium"] == "Memory"
 
 
 def test_definitions_stay_when_the_release_goes() -> None:
