@@ -1,4 +1,4 @@
-"""Every exit status of `chatelaine` beside 0. Usage errors end with 2, as typer does it; `verify` and `policy` say 64."""
+"""Every exit status of `chatelaine` beside 0. A usage error is 2, as typer does it; in `verify`, `policy` 64."""
 
 from __future__ import annotations
 

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import typer
 
+from chatelaine.cli.policy_bundle import bundle
+from chatelaine.cli.policy_diff import diff
+from chatelaine.cli.policy_inspect import inspect
 from chatelaine.cli.policy_sign import sign
+from chatelaine.cli.policy_split import split
 from chatelaine.cli.usage import UsageGroup
 
 app = typer.Typer(
@@ -23,7 +27,11 @@ def policy() -> None:
     """Write, sign and try policies and reference values: 0 accepted, 1 refused, 2 cannot tell, 64 usage."""
 
 
+app.command()(bundle)
+app.command()(diff)
 app.command()(sign)
+app.command()(inspect)
+app.command()(split)
 
 
 if __name__ == "__main__":

@@ -175,3 +175,40 @@ def _split(path: str) -> tuple[str, str]:
 def _order(row: tuple[str, str, list[str], int | None]) -> tuple[str, str, int, list[str]]:
     prefix, name, digests, until = row
     return prefix, name, FOREVER if until is None else until, digests
+
+
+# --- putting lists together ------------------------------------------------------------------------------------
+
+
+def combined(files: Iterable[GoodFile]) -> tuple[GoodFile, ...]:
+    """One list out of several: what one of them allows for longer is allowed for longer. Ordered by path."""
+    ends: dict[tuple[str, str], int] = {}
+    for file in files:
+        end = FOREVER if file.until is None else file.until
+        for digest in file.digests:
+            pair = file.path, digest
+            ends[pair] = max(end, ends.get(pair, end))
+    by_row: dict[tuple[str, int], list[str]] = {}
+    for (path, digest), end in ends.items():
+        by_row.setdefault((path, end), []).append(digest)
+    return tuple(
+        GoodFile(path, tuple(some), None if end == FOREVER else end)
+        for (path, end), digests in sorted(by_row.items())
+        for some in _pieces(sorted(digests))
+    )
+
+
+def with_grace(
+    files: Iterable[GoodFile], previous: Iterable[GoodFile], *, now: int, until: int
+) -> tuple[GoodFile, ...]:
+    """`files`, and what `previous` still allows, until `until` at the latest: so an update of packages cuts nobody."""
+    kept = (
+        GoodFile(file.path, file.digests, min(until, FOREVER if file.until is None else file.until))
+        for file in previous
+        if file.until is None or now < file.until
+    )
+    return combined((*files, *kept))
+
+
+def _pieces(digests: list[str]) -> Iterable[list[str]]:
+    return (digests[at : at + MAX_DIGESTS_OF_A_ROW] for at in range(0, len(digests), MAX_DIGESTS_OF_A_ROW))

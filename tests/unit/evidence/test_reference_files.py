@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatelaine.evidence import errors
-from chatelaine.evidence.reference_files import CompactAllowList, GoodFile, check_file, read_files, write_files
+from chatelaine.evidence.reference_files import (
+    MAX_DIGESTS_OF_A_ROW,
+    CompactAllowList,
+    GoodFile,
+    check_file,
+    combined,
+    read_files,
+    with_grace,
+    write_files,
+)
 from chatelaine.model.material import FileAllowList
 
 DIGESTS = tuple(f"sha256:{number:064x}" for number in range(8))
@@ -71,3 +80,37 @@ def test_rows_do_not_repeat_their_folder():
 
 def test_a_file_that_a_bundle_may_hold_is_given_back():
     assert check_file(GoodFile("/a", DIGESTS, 9)) == GoodFile("/a", DIGESTS, 9)
+
+
+# --- putting lists together ------------------------------------------------------------------------------------
+
+
+def good_files(found: dict[tuple[str, str], int | None]) -> list[GoodFile]:
+    return [GoodFile(path, (digest,), until) for (path, digest), until in found.items()]
+
+
+def everything_allowed(files: tuple[GoodFile, ...], at: int) -> set[tuple[str, str]]:
+    listed = CompactAllowList(files)
+    return {(path, digest) for path in PATHS for digest in DIGESTS if listed.allows(path, digest, at=at)}
+
+
+@given(pairs, pairs, st.integers(0, 10))
+def test_lists_put_together_allow_what_one_of_them_allows(first, second, at):
+    both = combined([*good_files(first), *good_files(second)])
+    wanted = {pair for found in (first, second) for pair, until in found.items() if until is None or at < until}
+    assert everything_allowed(both, at) == wanted
+
+
+@given(pairs, pairs, st.integers(0, 10), st.integers(1, 10), st.integers(0, 10))
+def test_grace_allows_the_old_until_its_end_and_never_longer_than_before(new, old, now, until, at):
+    files = with_grace(good_files(new), good_files(old), now=now, until=until)
+    wanted = {pair for pair, end in new.items() if end is None or at < end}
+    wanted |= {pair for pair, end in old.items() if (end is None or (now < end and at < end)) and at < until}
+    assert everything_allowed(files, at) == wanted
+
+
+def test_more_digests_than_a_row_holds_take_several_rows():
+    digests = tuple(f"sha256:{number:064x}" for number in range(MAX_DIGESTS_OF_A_ROW * 2 + 1))
+    found = combined([GoodFile("/a", digests)])
+    assert [len(file.digests) for file in found] == [MAX_DIGESTS_OF_A_ROW, MAX_DIGESTS_OF_A_ROW, 1]
+    assert len(CompactAllowList(read_files(write_files(found)))) == len(digests)

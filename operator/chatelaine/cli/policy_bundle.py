@@ -1,0 +1,105 @@
+"""`chatelaine policy bundle`: put reference values together, unsigned."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Annotated, TypeVar
+
+import typer
+
+from chatelaine.cli import policy_inputs as inputs
+from chatelaine.cli.policy_description import Description, moment, read_description, rfc3339
+from chatelaine.cli.policy_file_lists import read_checksums
+from chatelaine.evidence.errors import ReferenceValuesError
+from chatelaine.evidence.reference_files import GoodFile, combined, with_grace, write_files
+from chatelaine.evidence.reference_values import Predicate, read_payload, read_predicate
+
+T = TypeVar("T", str, int)
+
+
+def bundle(
+    description: Annotated[
+        str | None, typer.Argument(metavar="F", help="Reference values, YAML or JSON.", show_default=False)
+    ] = None,
+    files: Annotated[
+        list[str] | None, typer.Option(metavar="F", help="Good files, as `sha256sum` writes them; several times.")
+    ] = None,
+    root: Annotated[str, typer.Option(metavar="DIR", help="Taken away from the paths of --files.")] = "",
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Makes all of --files a grace that ends then; RFC 3339.")
+    ] = None,
+    previous: Annotated[
+        str | None,
+        typer.Option(metavar="F", help="The bundle before: gives the name, and the version that comes after it."),
+    ] = None,
+    grace_seconds: Annotated[
+        int | None,
+        typer.Option(min=1, help="How long files stay good that only --previous lists; not, if absent."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the series, where F does not say it.")] = None,
+    number: Annotated[int | None, typer.Option("--version", help="Version, where F does not say it.")] = None,
+    output: Annotated[str, typer.Option(metavar="F", help="Where the payload goes.")] = inputs.STANDARD_OUTPUT,
+) -> None:
+    """Put reference values together; the result is the payload that `policy sign` signs."""
+    now = int(time.time())
+    if grace_seconds is not None and previous is None:
+        raise typer.BadParameter("needs --previous", param_hint="--grace-seconds")
+    end = None if until is None else moment(until, "--until")
+    written = Description() if description is None else read_description(description)
+    listed = [file for list_name in files or () for file in read_checksums(list_name, root=root, until=end)]
+    try:
+        before = None if previous is None else inputs.predicate_of(inputs.envelope(previous))
+        good = combined((*written.good_files(), *listed))
+        if before is not None and grace_seconds is not None:
+            good = with_grace(good, before.files, now=now, until=now + grace_seconds)
+        found = _predicate(written, good, before, name, number, now)
+        payload = found.encode()
+        read_payload(payload)
+    except ReferenceValuesError as error:
+        raise inputs.refused(error) from error
+    typer.echo(inputs.summary(found), err=True)
+    inputs.write(payload, output)
+
+
+def _predicate(
+    written: Description,
+    files: tuple[GoodFile, ...],
+    before: Predicate | None,
+    name: str | None,
+    number: int | None,
+    now: int,
+) -> Predicate:
+    """Read as any predicate is, so that nothing is made here that would be refused later."""
+    series = _said("name", written.name, name, None if before is None else before.name)
+    version = _said("version", written.version, number, None if before is None else before.version + 1)
+    if before is not None and (series != before.name or version <= before.version):
+        raise typer.BadParameter(
+            f"{series} version {version} does not come after {before.name} version {before.version}",
+            param_hint="--previous",
+        )
+    at = now if written.issued_at is None else int(written.issued_at.timestamp())
+    found = read_predicate(
+        {
+            "name": series,
+            "version": version,
+            "issuedAt": rfc3339(at),
+            "pcrs": {
+                bank: {str(index): values for index, values in found.items()} for bank, found in written.pcrs.items()
+            },
+            "dbxAtLeast": written.dbx_at_least,
+            "files": write_files(files),
+        }
+    )
+    return replace(found, files=files)
+
+
+def _said(what: str, *places: T | None) -> T:
+    """The first place that says it; the description and the option must not both."""
+    written, option, _ = places
+    if written is not None and option is not None and written != option:
+        raise typer.BadParameter(f"the description says {what} {written}", param_hint=f"--{what}")
+    for found in places:
+        if found is not None:
+            return found
+    raise typer.BadParameter(f"nothing says the {what}: write it down, or give --{what}")

@@ -1,0 +1,367 @@
+"""`chatelaine policy bundle`, `inspect` and `split`: from what a person wrote to what a policy names."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from chatelaine.cli.policy import app
+from chatelaine.cli.policy_description import moment, rfc3339
+from chatelaine.cli.policy_split import MAX_PIECES, PIECE_BYTES
+from chatelaine.evidence.reference_files import GoodFile
+from chatelaine.evidence.reference_values import Predicate, read_payload, verify_bundle
+from chatelaine.model.tpm_policy import Bank
+from support.reference_bundles import (
+    ALICE,
+    BOB,
+    DIGEST,
+    MALLORY,
+    NOW,
+    OLD_DIGEST,
+    PREDICATE,
+    bundle,
+    signed,
+    source,
+)
+
+WRITTEN = f"""
+name: baseline
+version: 7
+issuedAt: 2026-11-21T12:00:00Z
+pcrs: {{Sha256: {{4: ["{"22" * 32}", "{"11" * 32}"], 7: ["{"77" * 32}"]}}}}
+dbxAtLeast: ["{"bb" * 32}", "{"aa" * 32}"]
+files:
+- {{path: /usr/bin/gateway, digests: ["{DIGEST}"]}}
+- {{path: /usr/bin/gateway, digests: ["{OLD_DIGEST}"], until: {rfc3339(NOW + 3600)}}}
+- {{path: /usr/lib/libtpm.so, digests: ["sha384:{"cd" * 48}", "sha512:{"ef" * 64}"]}}
+"""
+
+
+def run(*arguments: object, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)], input=stdin)
+
+
+def made(*arguments: object, stdin: bytes | None = None) -> Predicate:
+    done = run("bundle", *arguments, stdin=stdin)
+    assert done.exit_code == 0, done.stderr
+    return read_payload(done.stdout_bytes)
+
+
+# --- putting together ------------------------------------------------------------------------------------------
+
+
+def test_what_a_person_wrote_is_what_is_signed():
+    done = run("bundle", "-", stdin=WRITTEN.encode())
+    assert done.stdout_bytes == PREDICATE.encode()
+    assert "baseline version 7 of 2026-11-21T12:00:00Z: 2 PCRs, 2 dbx entries, 4 file contents" in done.stderr
+
+
+def test_json_is_as_good_as_yaml():
+    written = {"name": "baseline", "version": 7, "pcrs": {"Sha256": {"7": ["77" * 32]}}}
+    assert made("-", stdin=json.dumps(written).encode()).pcrs == {Bank.SHA256: {7: ("77" * 32,)}}
+
+
+def test_without_a_time_it_is_issued_now():
+    before = int(time.time())
+    issued = made("--name", "baseline", "--version", 1).issued_at
+    assert before <= moment(issued, "issuedAt") <= time.time()
+
+
+def test_list_of_sha256sum_is_read_with_every_name_that_a_file_may_have(tmp_path):
+    names = ["plain", "with  two blanks", "*star", "back\\slash", "new\nline", "\\n", "ä"]
+    (tmp_path / "usr").mkdir()
+    for name in names:
+        (tmp_path / "usr" / name).write_text(name)
+    paths = [str(tmp_path / "usr" / name) for name in names]
+    lines = {
+        program: subprocess.run([program, *paths], capture_output=True, check=True).stdout
+        for program in ("sha256sum", "sha384sum", "sha512sum")
+    }
+    (tmp_path / "list").write_bytes(b"".join(lines.values()))
+    found = made("--name", "lab", "--version", 1, "--files", tmp_path / "list", "--root", tmp_path)
+    assert {file.path for file in found.files} == {f"/usr/{name}" for name in names}
+    assert {len(file.digests) for file in found.files} == {3}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ab  /bin/ls",
+        f"{'ab' * 20}  /bin/ls",
+        f"{'zz' * 32}  /bin/ls",
+        f"{'ab' * 32} /bin/ls",
+        f"{'ab' * 32}",
+        f"{'ab' * 32}  ",
+        f"{'ab' * 32}  /bin/ls",
+        f"{'ab' * 32}  /rootless/ls",
+        f"SHA256 (/bin/ls) = {'ab' * 32}",
+        f"{'ab' * 32}  /root/\udc80",
+    ],
+)
+def test_line_that_cannot_be_read_is_a_usage_error(tmp_path, line):
+    (tmp_path / "list").write_bytes(f"{'ab' * 32}  /root/ls\n{line}\n".encode("utf-8", "surrogateescape"))
+    done = run("bundle", "--name", "lab", "--version", 1, "--files", tmp_path / "list", "--root", "/root")
+    assert (done.exit_code, done.stdout_bytes) == (64, b"")
+
+
+def test_list_may_be_a_grace_as_a_whole(tmp_path):
+    (tmp_path / "list").write_text(f"{'ab' * 32}  /bin/ls\n{'cd' * 32} */bin/cat\n")
+    found = made(
+        "--name", "lab", "--version", 1, "--files", tmp_path / "list", "--until", "2026-12-01T00:00:00+01:00"
+    )  # fmt: skip
+    assert {file.until for file in found.files} == {moment("2026-11-30T23:00:00Z", "")}
+
+
+def test_several_lists_add_up_and_what_is_allowed_longer_stays(tmp_path):
+    (tmp_path / "old").write_text(f"{'ab' * 32}  /bin/ls\n{'cd' * 32}  /bin/ls\n")
+    description = {
+        "name": "lab",
+        "version": 1,
+        "files": [{"path": "/bin/ls", "digests": ["sha256:" + "ab" * 32], "until": "2026-12-01T00:00:00Z"}],
+    }
+    found = made("-", "--files", tmp_path / "old", "--files", tmp_path / "old", stdin=json.dumps(description).encode())
+    assert found.files == (GoodFile("/bin/ls", ("sha256:" + "ab" * 32, "sha256:" + "cd" * 32)),)
+
+
+# --- the bundle before -----------------------------------------------------------------------------------------
+
+
+def test_update_of_packages_leaves_a_grace_to_what_was_good_before(tmp_path):
+    libtpm = GoodFile("/usr/lib/libtpm.so", ("sha384:" + "cd" * 48, "sha512:" + "ef" * 64))
+    (tmp_path / "before").write_bytes(bundle(files=(GoodFile("/bin/ls", (DIGEST, OLD_DIGEST)), libtpm)))
+    (tmp_path / "list").write_text(f"{'99' * 32}  /bin/ls\n{OLD_DIGEST[7:]}  /bin/ls\n")
+    begin = int(time.time())
+    found = made("--previous", tmp_path / "before", "--grace-seconds", 86400, "--files", tmp_path / "list")
+    assert (found.name, found.version) == ("baseline", 8)
+    ends = {(file.path, digest): file.until for file in found.files for digest in file.digests}
+    assert ends.pop(("/bin/ls", "sha256:" + "99" * 32)) is None
+    assert ends.pop(("/bin/ls", OLD_DIGEST)) is None
+    assert set(ends) == {("/bin/ls", DIGEST), *((libtpm.path, digest) for digest in libtpm.digests)}
+    assert all(end is not None and begin + 86400 <= end <= time.time() + 86400 for end in ends.values())
+
+
+def test_grace_that_has_ended_is_not_carried_on(tmp_path):
+    (tmp_path / "before").write_bytes(bundle(files=(GoodFile("/bin/ls", (DIGEST,), 1_700_000_000),)))
+    assert made("--previous", tmp_path / "before", "--grace-seconds", 86400).files == ()
+
+
+def test_grace_of_a_grace_does_not_grow(tmp_path):
+    soon = int(time.time()) + 100
+    (tmp_path / "before").write_bytes(bundle(files=(GoodFile("/bin/ls", (DIGEST,), soon),)))
+    found = made("--previous", tmp_path / "before", "--grace-seconds", 86400)
+    assert found.files == (GoodFile("/bin/ls", (DIGEST,), soon),)
+
+
+@pytest.mark.parametrize("more", [["--version", 7], ["--version", 6], ["--name", "lab"]])
+def test_bundle_that_does_not_come_after_the_one_before_is_not_made(tmp_path, more):
+    (tmp_path / "before").write_bytes(bundle())
+    assert run("bundle", "--previous", tmp_path / "before", *more).exit_code == 64
+
+
+# --- what is not made ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "a: [",
+        "[]",
+        "name: lab\nversion: 1\nmore: 1",
+        "name: lab\nname: lab\nversion: 1",
+        "name: lab\nversion: 1\npcrs: {Sha256: {4: [], '4': []}}",
+        "name: lab\nversion: 1\nissuedAt: 2026-12-01T00:00:00",
+        "name: lab\nversion: 1\nissuedAt: 2026-12-01",
+        "name: lab\nversion: 1\nfiles: [{path: /bin/ls}]",
+        "name: lab\nversion: 1\nfiles: [{path: /bin/ls, digests: [], until: never}]",
+        "name: lab",
+        "version: 1",
+        "? {}\n: 1",
+        "&a [*a]",
+    ],
+)
+def test_description_that_is_none_is_a_usage_error(written):
+    done = run("bundle", "-", stdin=written.encode())
+    assert (done.exit_code, done.stdout_bytes) == (64, b"")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "name: Lab\nversion: 1",
+        "name: lab\nversion: 0",
+        "name: lab\nversion: 1\npcrs: {Sha1: {}}",
+        "name: lab\nversion: 1\npcrs: {Sha256: {24: ['" + "00" * 32 + "']}}",
+        "name: lab\nversion: 1\ndbxAtLeast: [ab]",
+        "name: lab\nversion: 1\nfiles: [{path: /bin/ls, digests: ['sha1:" + "ab" * 20 + "']}]",
+    ],
+)
+def test_description_that_would_be_refused_later_is_refused_here(written):
+    done = run("bundle", "-", stdin=written.encode())
+    assert (done.exit_code, done.stdout_bytes) == (1, b"")
+    assert "ReferencePayloadRefused" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--grace-seconds", "60"],
+        ["--name", "lab", "--version", "1", "--until", "tomorrow"],
+        ["--name", "lab", "--version", "1", "--until", "2026-12-01T00:00:00"],
+        ["--name", "lab", "--version", "1", "--files", "/nonexistent"],
+        ["--name", "lab", "--version", "1", "--previous", "/nonexistent"],
+        ["--name", "lab", "--version", "x"],
+        ["/nonexistent"],
+    ],
+)
+def test_usage_errors_of_bundle_end_with_64(arguments):
+    done = run("bundle", *arguments)
+    assert (done.exit_code, done.stdout_bytes) == (64, b"")
+
+
+# --- inspecting ------------------------------------------------------------------------------------------------
+
+
+def policy(folder: Path, **changes: object) -> Path:
+    spec = {
+        "freshness": {"maxAgeSeconds": 30},
+        "tpm": {"pcrs": {"bank": "Sha256", "values": [{"index": 7, "anyOf": ["77" * 32]}]}},
+        "referenceValues": source().dump() | changes,
+    }
+    path = folder / "policy.json"
+    path.write_text(json.dumps({"kind": "AttestationPolicy", "spec": spec}))
+    return path
+
+
+def inspected(*arguments: object, stdin: bytes) -> tuple[int, dict]:
+    done = run("inspect", "-", *arguments, "--json", stdin=stdin)
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_bundle_that_the_policy_would_take(tmp_path):
+    status, report = inspected("--policy", policy(tmp_path, threshold=2), stdin=bundle(ALICE, BOB))
+    assert (status, report["verdict"], report["findings"]["reason"]) == (0, "Trusted", "ThresholdMet")
+    facts = report["facts"]
+    assert facts.pop("digest").startswith("sha256:")
+    assert len(facts.pop("signatures")) == 2
+    assert facts == {
+        "name": "baseline",
+        "version": 7,
+        "issuedAt": "2026-11-21T12:00:00Z",
+        "pcrs": {"Sha256": {"4": ["11" * 32, "22" * 32], "7": ["77" * 32]}},
+        "dbxAtLeast": 2,
+        "files": {"paths": 2, "contents": 4, "inGrace": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "reason"),
+    [
+        ({"threshold": 2}, [], "ThresholdNotMet"),
+        ({"series": "lab"}, [], "SeriesMismatch"),
+        ({}, ["--not-below", 8], "ReferenceRolledBack"),
+    ],
+)
+def test_bundle_that_the_policy_would_refuse(tmp_path, changes, more, reason):
+    status, report = inspected("--policy", policy(tmp_path, **changes), *more, stdin=bundle())
+    assert (status, report["verdict"], report["findings"]["reason"]) == (1, "Untrusted", reason)
+
+
+def test_nobody_can_tell_who_may_sign_without_being_told():
+    for content in (bundle(), PREDICATE.encode()):
+        status, report = inspected(stdin=content)
+        assert (status, report["verdict"], report["findings"]["reason"]) == (2, "Unknown", "SignersUnknown")
+        assert report["facts"]["version"] == 7
+
+
+def test_keys_may_be_given_instead_of_a_policy(tmp_path):
+    keys = []
+    for signer in (ALICE, MALLORY):
+        (tmp_path / signer.name).write_text(signer.listed().public_key)
+        keys += ["--key", tmp_path / signer.name]
+    assert inspected(*keys, stdin=bundle())[0] == 1
+    assert inspected(*keys, "--threshold", 1, stdin=bundle())[0] == 0
+
+
+def test_report_for_people():
+    done = run("inspect", "-", stdin=bundle())
+    assert done.stdout.startswith("Unknown")
+    assert "baseline" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "content", [b"{}", signed(b"{}", ALICE).encode(), signed(b"", ALICE, payload_type="a").encode()]
+)
+def test_what_is_no_bundle_is_refused(content):
+    assert inspected(stdin=content)[0] == 1
+
+
+def test_usage_errors_of_inspect_end_with_64(tmp_path):
+    path = policy(tmp_path)
+    (tmp_path / "key").write_text(ALICE.listed().public_key)
+    without = tmp_path / "without.json"
+    without.write_text(json.dumps({**json.loads(path.read_text())["spec"], "referenceValues": None}))
+    for arguments in (
+        ["--policy", path, "--threshold", 1],
+        ["--policy", without],
+        ["--policy", "/nonexistent"],
+        ["--key", "/nonexistent"],
+        ["--key", tmp_path / "key", "--threshold", 17],
+        ["--key", without],
+    ):
+        assert run("inspect", "-", *arguments, stdin=bundle()).exit_code == 64
+    assert run("inspect", "-", stdin=b"no JSON").exit_code == 64
+
+
+# --- splitting -------------------------------------------------------------------------------------------------
+
+
+def many(count: int, folder: str = "/usr/lib") -> tuple[GoodFile, ...]:
+    return tuple(GoodFile(f"{folder}/{n}", (f"sha256:{secrets.token_hex(32)}",)) for n in range(count))
+
+
+@pytest.mark.parametrize(("count", "pieces"), [(1, 1), (20_000, 3)])
+def test_pieces_put_together_are_the_bundle(tmp_path, count, pieces):
+    (tmp_path / "envelope").write_bytes(bundle(files=many(count)))
+    text = run("split", tmp_path / "envelope", "--namespace", "keys").stdout
+    manifests = list(yaml.safe_load_all(text))
+    names = [manifest["metadata"]["name"] for manifest in manifests]
+    assert names == [f"baseline-v7-{number}" for number in range(pieces)]
+    assert {manifest["metadata"]["namespace"] for manifest in manifests} == {"keys"}
+    refs = yaml.safe_load("\n".join(line[2:] for line in text.splitlines() if line.startswith("# ")))
+    by_name = {manifest["metadata"]["name"]: manifest["data"] for manifest in manifests}
+    found = [by_name[ref["name"]][ref["key"]] for ref in refs["configMapRefs"]]
+    assert all(len(piece) <= PIECE_BYTES for piece in found)
+    assert len(verify_bundle("".join(found).encode(), source(), not_below=7).files) == count
+
+
+def test_white_space_of_an_envelope_is_not_carried_on(tmp_path):
+    (tmp_path / "envelope").write_text(json.dumps(json.loads(bundle()), indent=4) + "\n")
+    (manifest,) = yaml.safe_load_all(run("split", tmp_path / "envelope", "--name", "x").stdout)
+    assert verify_bundle(manifest["data"]["envelope"].encode(), source(), not_below=7)
+
+
+def test_bundle_that_no_policy_could_name_is_not_split(tmp_path):
+    files = (file for number in range(3800) for file in many(1, f"/{number}/{'x' * 2900}"))
+    (tmp_path / "envelope").write_bytes(bundle(files=tuple(files)))
+    assert MAX_PIECES * PIECE_BYTES < (tmp_path / "envelope").stat().st_size < 16 * 1024 * 1024
+    done = run("split", tmp_path / "envelope")
+    assert (done.exit_code, done.stdout_bytes) == (64, b"")
+    assert "mount it" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [(signed(PREDICATE.encode()).encode(), 64), (PREDICATE.encode(), 1), (signed(b"{}", ALICE).encode(), 1)],
+    ids=["unsigned", "payload", "other payload"],
+)
+def test_what_is_no_signed_bundle_is_not_split(content, status):
+    done = run("split", "-", stdin=content)
+    assert (done.exit_code, done.stdout_bytes) == (status, b"")
