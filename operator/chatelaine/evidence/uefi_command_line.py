@@ -1,0 +1,120 @@
+"""Kernel command lines that boot loaders measured.
+
+GRUB hashes into PCR 8 every command that it runs and, last, what it tells the kernel; systemd's boot loader and stub
+hash the latter into PCR 12 (older ones into PCR 8) as UTF-16. The label that GRUB logs in front (`grub_cmd: `,
+`kernel_cmdline: `) is not hashed: a host could call the real command line a command, and a harmless command the
+command line. So the measured text alone decides: what GRUB tells a kernel starts with the file that it loads, whose
+name holds `/`, `(` or `+` (a path, a device, a list of blocks); the name of a GRUB command never does. Commands that
+load a kernel or a part of one count as well: for some of them nothing else is measured. Whoever makes GRUB run what
+looks like a command line adds one, and takes none away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from chatelaine.evidence.event_log import Event
+from chatelaine.evidence.uefi_checked import checked_text, separator
+
+GRUB_PCR: Final = 8
+STUB_PCR: Final = 12
+COMMAND_LINE_PCRS: Final = (GRUB_PCR, STUB_PCR)
+
+_FILE_CHARACTERS: Final = frozenset("/(+")
+_LOADERS: Final = frozenset(
+    (
+        "linux", "linuxefi", "linux16", "multiboot", "multiboot2", "module", "module2",
+        "xen_hypervisor", "xen_linux", "xen_module",
+    )
+)  # fmt: skip
+_BLANKS: Final = frozenset(" \t\n\v\f\r\xa0")
+"""What the kernel's `isspace` holds to be blank."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """A command line that was measured. Each character of `text` is one byte of what the kernel gets."""
+
+    number: int
+    pcr: int
+    text: str
+
+    def arguments(self) -> tuple[str, ...]:
+        """All arguments, as the kernel takes them apart: quotes join, and are not part of it (lib/cmdline.c)."""
+        return _split(self.text)
+
+    def effective_arguments(self) -> tuple[str, ...]:
+        """Those that the kernel and the system obey: up to `--`, a NUL or the end of the first line."""
+        line = self.text.split("\x00", maxsplit=1)[0].split("\n", maxsplit=1)[0]
+        found = _split(line)
+        return found[: found.index("--")] if "--" in found else found
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLines:
+    """All of them; `gap` says why there may be more (empty: there are not)."""
+
+    lines: tuple[CommandLine, ...]
+    gap: str = ""
+
+
+def command_lines(events: Iterable[Event], tpm_id: int, quoted: Sequence[int]) -> CommandLines:
+    """What the events of PCR 8 and 12 say, in the bank that was quoted."""
+    lines = []
+    gap = next((f"PCR {pcr} was not quoted" for pcr in COMMAND_LINE_PCRS if pcr not in quoted), "")
+    for event in events:
+        if event.pcr not in COMMAND_LINE_PCRS or separator(event, tpm_id) is not None:
+            continue
+        content = checked_text(event, tpm_id)
+        if content is None:
+            gap = gap or f"event {event.number} of PCR {event.pcr} is not what its data says"
+            continue
+        text = _command_line(content, event.pcr)
+        if text is not None:
+            lines.append(CommandLine(event.number, event.pcr, text))
+    return CommandLines(tuple(lines), gap)
+
+
+def _command_line(content: bytes, pcr: int) -> str | None:
+    if content.endswith(b"\x00\x00") and len(content) % 2 == 0:
+        # The kernel's stub turns UTF-16 into UTF-8; blanks are looked for in its bytes.
+        wide = content[:-2].decode("utf-16-le", errors="replace")
+        return wide.encode("utf-8", errors="replace").decode("latin-1")
+    text = content.decode("latin-1")
+    if pcr == STUB_PCR:
+        return text
+    command = next(iter(_split(text)), "")
+    if command in _LOADERS:
+        return text.lstrip().removeprefix(command).lstrip()
+    return text if _FILE_CHARACTERS.intersection(command) else None
+
+
+def _split(text: str) -> tuple[str, ...]:
+    found, at = [], 0
+    while at < len(text):
+        if text[at] in _BLANKS:
+            at += 1
+            continue
+        end = _end_of(text, at)
+        found.append(_unquoted(text[at:end]))
+        at = end
+    return tuple(found)
+
+
+def _end_of(text: str, at: int) -> int:
+    """Where the argument that starts at `at` ends: at the first blank outside of quotes."""
+    quoted = False
+    while at < len(text) and (quoted or text[at] not in _BLANKS):
+        quoted ^= text[at] == '"'
+        at += 1
+    return at
+
+
+def _unquoted(argument: str) -> str:
+    """`"name=some value"` and `name="some value"` are both `name=some value`."""
+    if argument.startswith('"'):
+        return argument[1:].removesuffix('"')
+    name, equals, value = argument.partition("=")
+    return name + equals + (value[1:].removesuffix('"') if value.startswith('"') else value)

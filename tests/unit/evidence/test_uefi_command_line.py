@@ -1,0 +1,135 @@
+"""Kernel command lines: which measured texts are some, whatever the log calls them, and how the kernel reads them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tools.lab import event_log_writer as tcg
+
+from chatelaine.evidence.uefi_command_line import CommandLine, CommandLines
+from support.paper_boot import PaperBoot, facts, lab_log
+
+
+def measured(*events: tuple[int, bytes, bytes]) -> CommandLines:
+    """Command lines of events given as PCR, data in the log, and what was hashed."""
+    boot = PaperBoot()
+    for pcr, said, hashed in events:
+        boot.measure(pcr, tcg.EV_IPL, said, hashed)
+    return facts(boot.data).command_lines
+
+
+def grub(text: str, label: str = "grub_cmd: ") -> tuple[int, bytes, bytes]:
+    return 8, f"{label}{text}\0".encode(), text.encode()
+
+
+def stub(text: str, pcr: int = 12) -> tuple[int, bytes, bytes]:
+    wide = text.encode("utf-16-le") + b"\0\0"
+    return pcr, wide, wide
+
+
+def texts(found: CommandLines) -> list[str]:
+    assert not found.gap
+    return [line.text for line in found.lines]
+
+
+def test_command_line_of_the_laboratory_is_shown():
+    found = facts(lab_log(command_line="/vmlinuz ro")).command_lines
+    assert set(texts(found)) == {"/vmlinuz ro"}
+
+
+@pytest.mark.parametrize("label", ["kernel_cmdline: ", "grub_kernel_cmdline ", "grub_cmd: ", "grub_cmd ", ""])
+def test_command_line_under_any_label_is_one(label):
+    """The label is not hashed: a host that calls its command line a command hides nothing."""
+    assert texts(measured(grub("/vmlinuz init=/bin/sh", label))) == ["/vmlinuz init=/bin/sh"]
+
+
+def test_harmless_command_called_a_command_line_is_none():
+    assert texts(measured(grub("echo lockdown=integrity", "kernel_cmdline: "))) == []
+
+
+@pytest.mark.parametrize("file", ["/vmlinuz", "(hd0,gpt2)/vmlinuz", "(hd0)1+2000", "1+2000", '"/vmlinuz"'])
+def test_every_way_to_name_the_kernels_file_makes_a_command_line(file):
+    assert texts(measured(grub(f"{file} quiet"))) == [f"{file} quiet"]
+
+
+@pytest.mark.parametrize("command", ["linux", "linuxefi", "multiboot2", "module2", "xen_hypervisor"])
+def test_command_that_loads_a_kernel_is_a_command_line(command):
+    assert texts(measured(grub(f" {command}  /vmlinuz init=/bin/sh"))) == ["/vmlinuz init=/bin/sh"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "set timeout=0", "[ -f /boot/grub.cfg ]", "menuentry Rescue {\n linux /vmlinuz single\n}"]
+)
+def test_commands_that_start_nothing_are_no_command_lines(text):
+    assert texts(measured(grub(text))) == []
+
+
+@pytest.mark.parametrize("pcr", [8, 12])
+def test_command_line_of_systemds_stub_is_one(pcr):
+    assert texts(measured(stub("root=/dev/vda2 ro", pcr))) == ["root=/dev/vda2 ro"]
+
+
+def test_anything_readable_in_the_stubs_pcr_is_a_command_line():
+    assert texts(measured((12, b"quiet ro", b"quiet ro"))) == ["quiet ro"]
+
+
+@pytest.mark.parametrize("pcr", [8, 12])
+def test_event_that_is_not_what_its_data_says_leaves_open_what_the_kernel_was_told(pcr):
+    found = measured(grub("/vmlinuz ro"), (pcr, b"grub_cmd: set a=b\0", b"/vmlinuz init=/bin/sh"))
+    assert f"event 2 of PCR {pcr}" in found.gap
+
+
+@pytest.mark.parametrize("left_out", [8, 12])
+def test_pcr_that_was_not_quoted_leaves_open_what_the_kernel_was_told(left_out):
+    found = facts(lab_log(), quoted=[pcr for pcr in range(24) if pcr != left_out]).command_lines
+    assert found.gap == f"PCR {left_out} was not quoted"
+
+
+def test_separator_among_the_events_is_none_of_them():
+    boot = PaperBoot()
+    boot.separate(8, 12)
+    assert texts(facts(boot.data).command_lines) == []
+
+
+def arguments(text: str) -> tuple[str, ...]:
+    return CommandLine(1, 8, text).arguments()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ()),
+        ("  a \t b\n", ("a", "b")),
+        ('"init=/bin/sh"', ("init=/bin/sh",)),
+        ('init="/bin/sh"', ("init=/bin/sh",)),
+        ('a="b c" d', ("a=b c", "d")),
+        ('"a b" c', ("a b", "c")),
+        ('"a=b c', ("a=b c",)),
+        ('a="b c', ("a=b c",)),
+        ('dyndbg="func x +p" ro', ("dyndbg=func x +p", "ro")),
+        ("a\xa0b\vc\fd\re", ("a", "b", "c", "d", "e")),
+        ("a==b", ("a==b",)),
+    ],
+)
+def test_arguments_are_taken_apart_as_the_kernel_does(text, expected):
+    assert arguments(text) == expected
+
+
+@pytest.mark.parametrize("end", [" -- ", "\0", "\n"])
+def test_what_nobody_obeys_is_not_effective(end):
+    line = CommandLine(1, 8, f"/vmlinuz ro{end}lockdown=integrity")
+    assert "lockdown=integrity" not in line.effective_arguments()
+    assert line.effective_arguments()[1] == "ro"
+
+
+def test_blank_of_another_alphabet_is_seen_as_the_kernel_sees_its_bytes():
+    """U+00A0 is two bytes in UTF-8; to the kernel the second one is a blank."""
+    (line,) = measured(stub("quiet\u00a0ro")).lines
+    assert line.arguments() == ("quiet\xc2", "ro")
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_taken_apart(text):
+    assert sum(map(len, arguments(text))) <= len(text)
+    assert len(CommandLine(1, 8, text).effective_arguments()) <= len(arguments(text))
