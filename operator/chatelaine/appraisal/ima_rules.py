@@ -195,7 +195,7 @@ class ImaRule:
         first = found[0]
         detail = (
             f"{_count(len(found), 'violation')}: a file was open for writing while it was measured, so what ran is not"
-            f" known; the first is entry {first.number}, said to be {_shown(first.path) or 'unreadable'}"
+            f" known; the first is entry {first.number}, said to be {shown_path(first.path) or 'unreadable'}"
         )
         if self.violations is Violations.RECORD:
             return Finding("violations", Outcome.HOLDS, "ImaViolationsRecorded", detail)
@@ -219,7 +219,7 @@ class ImaRule:
 
     def _finding(self, offence: Offence) -> Finding:
         entry = offence.entry
-        name = _shown(entry.path) or f"entry {entry.number}"
+        name = shown_path(entry.path) or f"entry {entry.number}"
         what = "buffer" if entry.buffer is not None else "file"
         own = (files.files.get(entry.path, ()) for files in self.lists if isinstance(files, ListedFiles))
         good = sorted(digest for digests in own for digest in digests)
@@ -266,9 +266,8 @@ def _boot_finding(ima: VerifiedIma, aggregate: str | None) -> Finding:
         return Finding(check, Outcome.REFUTED, "ImaNothingMeasured", detail)
     first = ima.entries[0]
     if first.path != BOOT_AGGREGATE or first.violation or first.flaw or first.pcr != IMA_PCR:
-        detail = (
-            f"the list does not begin with the boot aggregate, but with {_shown(first.path) or 'something unreadable'}"
-        )
+        found = shown_path(first.path) or "something unreadable"
+        detail = f"the list does not begin with the boot aggregate, but with {found}"
         return Finding(check, Outcome.REFUTED, "BootAggregateMissing", detail)
     if aggregate is None or first.digest.partition(":")[0] != aggregate.partition(":")[0]:
         detail = "PCRs 0 to 9 were not all quoted in a bank of its hash: not recomputed; name them all in the policy"
@@ -292,8 +291,8 @@ def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _shown(path: str) -> str:
-    """Bounded and printable: paths are hostile input."""
+def shown_path(path: str) -> str:
+    """A path for people, bounded and printable: paths are hostile input."""
     text = "".join(c if c.isprintable() else "?" for c in path[: MAX_SHOWN_CHARACTERS + 1])
     return text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "…"
 

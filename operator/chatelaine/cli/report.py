@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NoReturn
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
 from chatelaine.appraisal.offline import Report
+from chatelaine.cli.exits import VERDICTS
 from chatelaine.model.verdict import Finding, Outcome, Verdict
 
 _MARKS: Final = {
@@ -22,6 +24,15 @@ _MARKS: Final = {
 }
 _COLOURS: Final = {Verdict.TRUSTED: "green", Verdict.UNTRUSTED: "red", Verdict.UNKNOWN: "yellow"}
 _COLUMN_CHARACTERS: Final = 100
+
+
+def finish(report: Report, *, json: bool, ear: Mapping[str, object] | None = None) -> NoReturn:
+    """Print `report` and end with the status of its verdict."""
+    if json:
+        print_json(report, ear)
+    else:
+        print_report(report)
+    raise typer.Exit(VERDICTS[report.verdict])
 
 
 def print_json(report: Report, ear: Mapping[str, object] | None) -> None:

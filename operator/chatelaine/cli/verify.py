@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -16,10 +15,10 @@ from typing import Annotated
 import typer
 
 from chatelaine.appraisal.ear import ear_claims
-from chatelaine.appraisal.offline import QuoteCase, Report, judge_certificate, judge_quote, quote_appraisal
+from chatelaine.appraisal.offline import QuoteCase, judge_certificate, judge_quote, quote_appraisal
+from chatelaine.cli import verify_ima
 from chatelaine.cli import verify_inputs as inputs
-from chatelaine.cli.exits import VERDICTS
-from chatelaine.cli.report import print_json, print_report
+from chatelaine.cli.report import finish
 from chatelaine.cli.usage import UsageGroup
 from chatelaine.evidence.certificates import MAX_FILE_BYTES, CertificateKind
 from chatelaine.evidence.tpm_public import MAX_PUBLIC_BYTES
@@ -85,7 +84,7 @@ def tpm_quote(
         )
     report = judge_quote(case)
     appraisal = quote_appraisal(case, report, issued_at=int(time.time()))
-    _finish(report, json=json, ear=ear_claims(appraisal, build=version("chatelaine"), enrolled=False))
+    finish(report, json=json, ear=ear_claims(appraisal, build=version("chatelaine"), enrolled=False))
 
 
 @app.command("certificate")
@@ -107,7 +106,10 @@ def certificate(
         given=inputs.certificates(roots),
         at=int(time.time()) if at is None else _seconds(at),
     )
-    _finish(report, json=json)
+    finish(report, json=json)
+
+
+app.command("ima")(verify_ima.ima)
 
 
 def _seconds(text: str) -> int:
@@ -118,14 +120,6 @@ def _seconds(text: str) -> int:
     if moment.tzinfo is None:
         raise typer.BadParameter("the time needs a zone, as in 2026-01-31T12:00:00Z", param_hint="--at")
     return int(moment.timestamp())
-
-
-def _finish(report: Report, *, json: bool, ear: Mapping[str, object] | None = None) -> None:
-    if json:
-        print_json(report, ear)
-    else:
-        print_report(report)
-    raise typer.Exit(VERDICTS[report.verdict])
 
 
 if __name__ == "__main__":
