@@ -28,7 +28,7 @@ from support import paper_host
 
 NOW = Moment(1_780_000_000.0, 0.0)
 KINDS_OF_MESSAGE = sorted(
-    (kind for kind in messages.Message.__subclasses__() if kind.__module__ == messages.__name__),
+    (kind for kind in messages.Message.__subclasses__() if kind.__module__.startswith("chatelaine.wire.")),
     key=lambda kind: kind.__name__,
 )
 
@@ -53,14 +53,7 @@ def agent_evidence(data: bytes) -> None:
 
 def honest_evidence() -> bytes:
     """As an agent answers."""
-    answer = paper_host.PaperHost().answer()
-    return messages.encode(
-        messages.EvidenceResponse(
-            attest=answer.attest, signature=answer.signature, ak_public=answer.ak_public, bank=answer.bank,
-            pcrs={str(index): value for index, value in answer.pcrs.items()}, statement=answer.statement,
-            statement_signature=answer.statement_signature, inventory=answer.inventory,
-        )
-    )  # fmt: skip
+    return messages.encode(paper_host.response_of(paper_host.PaperHost().answer()))
 
 
 def gateway_identity(data: bytes) -> None:

@@ -15,6 +15,7 @@ from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, Verified
 from chatelaine.evidence.hsm_statement import HsmStatement, statement_to_sign
 from chatelaine.evidence.inventory import InventoryKey, encode_inventory, inventory_digest
 from chatelaine.model.identifiers import key_id, service_key_label
+from chatelaine.wire.messages import EvidenceResponse
 from support.paper_tpm import NONCE, PCRS, SELECTION, PaperTpm, ecc_key
 
 SUBJECT = "6f1c0e7a-8a51-4d58-9d3f-1f6f0c2c1a11"
@@ -55,6 +56,25 @@ SERVICE_KEYS = tuple(
     for purpose in ("attestation", "token")
     for object_class in ("private", "public")
 )
+
+
+def response_of(evidence: QuoteEvidence) -> EvidenceResponse:
+    """As an agent sends it."""
+    log = evidence.event_log
+    return EvidenceResponse(
+        attest=evidence.attest,
+        signature=evidence.signature,
+        ak_public=evidence.ak_public,
+        bank=evidence.bank,
+        pcrs={str(index): value for index, value in evidence.pcrs.items()},
+        statement=evidence.statement,
+        statement_signature=evidence.statement_signature,
+        inventory=evidence.inventory,
+        event_log=log,
+        log_digest=hashlib.sha256(log).digest() if log is not None else None,
+        ima_list=evidence.ima_list,
+        ima_offset=evidence.ima_offset,
+    )
 
 
 @dataclass

@@ -12,6 +12,9 @@ AgentError
 ├── StatementUnfit            the gateway's statement is over other values than it was asked for
 ├── PcrsKeepMoving            PCRs changed during each attempt
 ├── EvidenceBusy              too many rounds wait already
+├── LogError
+│   ├── LogUnreadable         a log that is configured cannot be read
+│   └── LogTooLong            a log, or an offset into one, is over the bound of what a verifier takes
 ├── TpmStackMissing           the libraries for talking to a TPM are not installed
 └── StateDamaged              a file in the state folder is not what we wrote
 """
@@ -65,6 +68,18 @@ class PcrsKeepMoving(AgentError):
 
 class EvidenceBusy(AgentError):
     """Too many evidence rounds wait already."""
+
+
+class LogError(AgentError):
+    """A log of the kernel cannot be sent. A host without a log is no error: it answers without one."""
+
+
+class LogUnreadable(LogError):
+    """A log that is configured cannot be read."""
+
+
+class LogTooLong(LogError):
+    """A log, or an offset into one, is over the bound of what a verifier takes."""
 
 
 class TpmStackMissing(AgentError):

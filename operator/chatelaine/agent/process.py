@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from chatelaine.agent.attester import Attester
 from chatelaine.agent.errors import AttesterError, TpmStackMissing
 from chatelaine.agent.evidence import SocketGateway
+from chatelaine.agent.logs import LogFiles
 from chatelaine.agent.server import AgentServer
 from chatelaine.agent.settings import AgentSettings, AttesterKind
 from chatelaine.agent.watch import ChangeCounter, watch_gateway, watch_tpm
@@ -51,7 +52,8 @@ async def _agent(settings: AgentSettings) -> AsyncIterator[int]:
     attester = build_attester(settings)
     gateway = SocketGateway(str(settings.gateway_socket))
     counter = ChangeCounter()
-    server = AgentServer(attester, gateway, leaf, counter, time.time, alive_seconds=settings.alive_seconds)
+    logs = LogFiles(settings.event_log, settings.ima_list)
+    server = AgentServer(attester, gateway, leaf, counter, time.time, logs=logs, alive_seconds=settings.alive_seconds)
     listener = Listener(server.application(), context)
     try:
         await _warm_up(attester)

@@ -21,10 +21,14 @@ from chatelaine.agent.errors import (
     BankAbsent,
     EvidenceBusy,
     GatewayUnavailable,
+    LogTooLong,
+    LogUnreadable,
     StateDamaged,
 )
 from chatelaine.agent.evidence import EvidenceRounds, Gateway, Question
+from chatelaine.agent.logs import LogFiles
 from chatelaine.agent.watch import ChangeCounter
+from chatelaine.evidence.ima import MAX_IMA_BYTES
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.identifiers import OPERATOR_SERVER_NAME
 from chatelaine.model.tpm_policy import Bank
@@ -40,6 +44,8 @@ from chatelaine.wire.messages import (
     Activation,
     EvidenceRequest,
     HostIdentity,
+    ImaRequest,
+    ImaResponse,
     Leaf,
     LeafRequest,
     encode,
@@ -52,13 +58,16 @@ MAX_REQUEST_BYTES: Final = 16 * 1024
 MAX_LEAF_BYTES: Final = 3 * MAX_BUNDLE_BYTES
 MAX_SUBJECT_CHARACTERS: Final = 128
 MAX_STREAMS: Final = 8
+LOG_DIGEST_BYTES: Final = 32
 
 _STATUS: Final[dict[type[AgentError], int]] = {
     AttesterBusy: 429,
     EvidenceBusy: 429,
     BankAbsent: 422,
     ActivationRefused: 422,
+    LogTooLong: 422,
     AttesterRefused: 500,
+    LogUnreadable: 500,
     StateDamaged: 500,
 }
 _STATUS_OF_OTHERS: Final = 503
@@ -75,6 +84,7 @@ class AgentServer:
         leaf: this agent's TLS identity.
         counter: changes to tell of.
         wall_clock: seconds since the epoch.
+        logs: the kernel's logs; None on a host that has none.
         alive_seconds: longest silence on a change stream.
     """
 
@@ -86,6 +96,7 @@ class AgentServer:
         counter: ChangeCounter,
         wall_clock: Callable[[], float],
         *,
+        logs: LogFiles | None = None,
         alive_seconds: float = ALIVE_SECONDS,
     ) -> None:
         self._attester = attester
@@ -94,7 +105,8 @@ class AgentServer:
         self._counter = counter
         self._wall_clock = wall_clock
         self._alive_seconds = alive_seconds
-        self._rounds = EvidenceRounds(attester, gateway, leaf.spki)
+        self._logs = logs or LogFiles()
+        self._rounds = EvidenceRounds(attester, gateway, leaf.spki, self._logs)
         self._streams: set[asyncio.Task[None]] = set()
 
     def application(self) -> web.Application:
@@ -107,6 +119,7 @@ class AgentServer:
                 web.get("/v1/identity", self._identity),
                 web.post("/v1/activate", self._activate),
                 web.post("/v1/evidence", self._evidence),
+                web.post("/v1/ima", self._ima),
                 web.get("/v1/changes", self._changes),
                 web.post("/v1/leaf/request", self._leaf_request),
                 web.put("/v1/leaf", self._new_leaf),
@@ -150,6 +163,13 @@ class AgentServer:
     async def _evidence(self, request: web.Request) -> web.Response:
         question = _question(await read(request, EvidenceRequest, max_bytes=MAX_REQUEST_BYTES))
         return answer(await self._rounds.answer(question))
+
+    async def _ima(self, request: web.Request) -> web.Response:
+        asked = await read(request, ImaRequest, max_bytes=MAX_REQUEST_BYTES)
+        piece = await self._logs.ima(_offset(asked.offset))
+        if piece is None:
+            raise Refused(404, "NoImaList", "this host keeps no IMA list")
+        return answer(ImaResponse(offset=piece.offset, piece=piece.data, more=piece.more))
 
     async def _changes(self, request: web.Request) -> web.StreamResponse:
         if len(self._streams) >= MAX_STREAMS:
@@ -210,7 +230,23 @@ def _question(asked: EvidenceRequest) -> Question:
         raise Refused(400, "BadRequest", f"a nonce is {NONCE_BYTES} bytes long")
     if not 1 <= len(asked.subject_uid) <= MAX_SUBJECT_CHARACTERS:
         raise Refused(400, "BadRequest", "no subject, or too long a one")
+    if asked.known_log is not None and len(asked.known_log) != LOG_DIGEST_BYTES:
+        raise Refused(400, "BadRequest", f"a log's digest is {LOG_DIGEST_BYTES} bytes long")
     try:
-        return Question(asked.nonce, asked.subject_uid, Selection(Bank(asked.bank), asked.indices))
+        return Question(
+            asked.nonce,
+            asked.subject_uid,
+            Selection(Bank(asked.bank), asked.indices),
+            want_log=asked.want_log,
+            known_log=asked.known_log,
+            ima_from=_offset(asked.ima_from) if asked.ima_from is not None else None,
+            ima_epoch=asked.ima_epoch,
+        )
     except ValueError as error:
         raise Refused(400, "BadRequest", str(error)) from error
+
+
+def _offset(asked: int) -> int:
+    if not 0 <= asked <= MAX_IMA_BYTES:
+        raise Refused(400, "BadRequest", f"an offset into the IMA list is a number up to {MAX_IMA_BYTES}")
+    return asked

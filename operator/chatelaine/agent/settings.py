@@ -33,6 +33,8 @@ class AgentSettings:
         attester: a TPM, or a simulation that proves nothing.
         ek_kind: endorsement key; RSA-2048 is the one that every TPM's maker certifies.
         ak_kind: attestation key; ECDSA P-256 signs fastest.
+        event_log: the boot event log; None: this host shows none.
+        ima_list: IMA's binary list; None: this host keeps none.
         poll_seconds: how often the TPM is asked for change.
         alive_seconds: longest silence on a change stream.
         ready_file: written once the agent listens: JSON `{"port": n, "pid": n}`.
@@ -48,6 +50,8 @@ class AgentSettings:
     attester: AttesterKind = AttesterKind.TPM
     ek_kind: EkKind = EkKind.RSA_2048
     ak_kind: AkKind = AkKind.ECC_P256
+    event_log: Path | None = None
+    ima_list: Path | None = None
     poll_seconds: float = POLL_SECONDS
     alive_seconds: float = ALIVE_SECONDS
     ready_file: Path | None = None

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from chatelaine.agent.errors import AgentError
+from chatelaine.agent.logs import KERNEL_EVENT_LOG, KERNEL_IMA_LIST, kernel_file
 from chatelaine.agent.settings import AgentSettings, AttesterKind
 from chatelaine.agent.tpm_kinds import AkKind, EkKind
 from chatelaine.agent.watch import POLL_SECONDS
@@ -37,6 +38,14 @@ def agent(
     ] = AttesterKind.TPM,
     ek: Annotated[EkKind, typer.Option(help="Endorsement key to use.")] = EkKind.RSA_2048,
     ak: Annotated[AkKind, typer.Option(help="Attestation key to make.")] = AkKind.ECC_P256,
+    event_log: Annotated[
+        Path | None,
+        typer.Option(help="Boot event log; default: what the kernel shows of its own TPM.", show_default=False),
+    ] = None,
+    ima_list: Annotated[
+        Path | None,
+        typer.Option(help="IMA's binary list; default: what the kernel shows, if its TPM is used.", show_default=False),
+    ] = None,
     poll_seconds: Annotated[float, typer.Option(min=0.01, max=5.0, help="How often the TPM is asked.")] = POLL_SECONDS,
     alive_seconds: Annotated[
         float, typer.Option(min=0.1, max=ALIVE_SECONDS, help="Longest silence on a stream.")
@@ -49,6 +58,7 @@ def agent(
     os.environ.setdefault("TSS2_LOG", "all+none")
     configure(log_level)
     listen_host, listen_port = parse_listen(listen)
+    kernels_tpm = attester is AttesterKind.TPM and tcti.startswith("device:")
     settings = AgentSettings(
         host_name=host_name,
         state_dir=state_dir,
@@ -60,6 +70,8 @@ def agent(
         attester=attester,
         ek_kind=ek,
         ak_kind=ak,
+        event_log=event_log or (kernel_file(KERNEL_EVENT_LOG) if kernels_tpm else None),
+        ima_list=ima_list or (kernel_file(KERNEL_IMA_LIST) if kernels_tpm else None),
         poll_seconds=poll_seconds,
         alive_seconds=alive_seconds,
         ready_file=ready_file,

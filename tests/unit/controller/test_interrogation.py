@@ -16,7 +16,7 @@ from chatelaine.evidence.errors import EvidenceError, ExtraDataMismatch, Stateme
 from chatelaine.evidence.hsm_statement import decode_statement
 from chatelaine.wire.messages import NONCE_BYTES, EvidenceRequest, EvidenceResponse
 from chatelaine.wire.peer import Answer
-from support.paper_host import AGENT_SPKI, GATEWAY_SPKI, PaperHost
+from support.paper_host import AGENT_SPKI, GATEWAY_SPKI, PaperHost, response_of
 from support.paper_tpm import PCRS, SELECTION
 
 SUBJECTS = ("6f1c0e7a-8a51-4d58-9d3f-1f6f0c2c1a11", "6f1c0e7a-8a51-4d58-9d3f-1f6f0c2c1a12")
@@ -46,9 +46,7 @@ class RecordingAgent:
         assert (method, path, kind) == ("POST", "/v1/evidence", EvidenceResponse)
         self.asked.append(request)
         evidence = self._evidence(request)
-        values = {name: getattr(evidence, name) for name in EvidenceResponse.__struct_fields__ if name != "pcrs"}
-        pcrs = {str(index): value for index, value in evidence.pcrs.items()}
-        return Answer(EvidenceResponse(**values, pcrs=pcrs), AGENT_SPKI, 0)
+        return Answer(response_of(evidence), AGENT_SPKI, 0)
 
     def _evidence(self, request: EvidenceRequest) -> QuoteEvidence:
         honest = HOST.answer(request.nonce, subject=request.subject_uid)
