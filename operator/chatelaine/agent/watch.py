@@ -3,6 +3,9 @@
 The TPM is asked for its marker (one PCR_Read without a PCR, one ReadClock) every tenth of a second; the gateway tells
 of its inventory over the local socket. What cannot be watched counts as changed: whoever listens asks for evidence
 and finds out.
+
+Where IMA is at work, every file that is measured moves the marker. When it has moved, all PCRs but number 10 are read:
+if none of them has changed, the change is told as IMA's own, and at a bounded rate.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from chatelaine.agent.attester import Attester, TpmMarker
-from chatelaine.agent.errors import AttesterError
+from chatelaine.agent.errors import AttesterError, BankAbsent
+from chatelaine.evidence.tpm_types import MAX_PCRS, Selection
+from chatelaine.model.tpm_policy import Bank
 from chatelaine.telemetry.log import logger
 from chatelaine.wire.messages import ALIVE_SECONDS, SILENCE_SECONDS, Change, ChangeKind
 from chatelaine.wire.peer import PeerClient, PeerError
@@ -21,6 +26,10 @@ log = logger(__name__)
 
 POLL_SECONDS: Final = 0.1
 """Default interval of asking the TPM: a tenth of the second in which an honest agent's change is acted on."""
+MEASURED_SECONDS: Final = 0.5
+"""Between two words of files that were measured."""
+IMA_PCR: Final = 10
+_OTHER_PCRS: Final = tuple(index for index in range(MAX_PCRS) if index != IMA_PCR)
 _BACK_OFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 _LOCAL_CHANGES: Final = "/local/v1/changes"
 
@@ -30,7 +39,7 @@ class ChangeCounter:
 
     def __init__(self) -> None:
         self._value = 1
-        self._last: dict[ChangeKind, int] = {}
+        self._last: dict[tuple[ChangeKind, bool], int] = {}
         self._moved = asyncio.Event()
 
     @property
@@ -38,10 +47,10 @@ class ChangeCounter:
         """Number of the last change."""
         return self._value
 
-    def announce(self, kind: ChangeKind) -> None:
-        """Something of this kind has changed."""
+    def announce(self, kind: ChangeKind, *, only_ima: bool = False) -> None:
+        """Something of this kind has changed; `only_ima`: no PCR but number 10."""
         self._value += 1
-        self._last[kind] = self._value
+        self._last[kind, only_ima] = self._value
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 
@@ -51,10 +60,10 @@ class ChangeCounter:
         yield Change(kind=ChangeKind.ALIVE, counter=heard)
         while True:
             moved = self._moved
-            news = sorted((number, kind) for kind, number in self._last.items() if number > heard)
-            for number, kind in news:
+            news = sorted((number, *what) for what, number in self._last.items() if number > heard)
+            for number, kind, only_ima in news:
                 heard = number
-                yield Change(kind=kind, counter=number)
+                yield Change(kind=kind, counter=number, only_ima=only_ima)
             if news:
                 continue
             try:
@@ -64,16 +73,55 @@ class ChangeCounter:
                 yield Change(kind=ChangeKind.ALIVE, counter=heard)
 
 
-async def watch_tpm(attester: Attester, counter: ChangeCounter, *, poll_seconds: float = POLL_SECONDS) -> None:
-    """Announce `Pcr` when the TPM's marker moves, and once when the TPM stops or starts to answer. Never returns."""
+async def watch_tpm(
+    attester: Attester,
+    counter: ChangeCounter,
+    *,
+    poll_seconds: float = POLL_SECONDS,
+    measured_seconds: float = MEASURED_SECONDS,
+) -> None:
+    """Announce `Pcr` when the TPM's marker moves, and once when the TPM stops or starts to answer. Never returns.
+
+    `measured_seconds`: least time between two words of nothing but IMA's measurements.
+    """
+    clock = asyncio.get_running_loop().time
+    # In this order: what changes in between counts as changed later.
+    others = await _others(attester)
     seen = await _marker(attester)
+    measured, told_at = False, float("-inf")
     while True:
         await asyncio.sleep(poll_seconds)
         marker = await _marker(attester)
         if marker != seen:
-            _log_move(seen, marker)
+            before, others = others, await _others(attester)
+            if _same_boot(seen, marker) and others is not None and others == before:
+                measured = True
+            else:
+                _log_move(seen, marker)
+                counter.announce(ChangeKind.PCR)
             seen = marker
-            counter.announce(ChangeKind.PCR)
+        if measured and clock() - told_at >= measured_seconds:
+            measured, told_at = False, clock()
+            counter.announce(ChangeKind.PCR, only_ima=True)
+
+
+def _same_boot(before: TpmMarker | None, after: TpmMarker | None) -> bool:
+    if before is None or after is None:
+        return False
+    return (before.reset_count, before.restart_count) == (after.reset_count, after.restart_count)
+
+
+async def _others(attester: Attester) -> dict[int, bytes] | None:
+    """All PCRs but IMA's, of the first bank that is there; None where they cannot be read."""
+    for bank in Bank:
+        try:
+            return await attester.read_pcrs(Selection(bank, _OTHER_PCRS))
+        except BankAbsent:
+            continue
+        except AttesterError as error:
+            log.debug("the PCRs cannot be read", error=str(error))
+            return None
+    return None
 
 
 async def _marker(attester: Attester) -> TpmMarker | None:

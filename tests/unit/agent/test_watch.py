@@ -99,6 +99,67 @@ async def test_extending_a_pcr_is_told(watched: tuple[FadingAttester, AsyncItera
     assert await heard(stream) == Change(kind=ChangeKind.PCR, counter=2)
 
 
+@pytest.fixture
+async def measuring() -> AsyncIterator[tuple[FadingAttester, AsyncIterator[Change]]]:
+    """A host that may speak of measured files as often as it likes."""
+    attester, counter = FadingAttester(SimulatedTpm()), ChangeCounter()
+    stream = counter.follow(alive_seconds=NEVER)
+    await anext(stream)
+    task = asyncio.create_task(watch_tpm(attester, counter, poll_seconds=0.001, measured_seconds=0.0))
+    await attester.polls(2)
+    yield attester, stream
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_file_that_ima_measures_is_told_as_such(
+    measuring: tuple[FadingAttester, AsyncIterator[Change]],
+) -> None:
+    attester, stream = measuring
+    attester.tpm.extend(10, bytes(32))
+    assert await heard(stream) == Change(kind=ChangeKind.PCR, counter=2, only_ima=True)
+
+
+async def test_a_pcr_that_moves_behind_the_measurements_of_files_is_told_for_itself(
+    measuring: tuple[FadingAttester, AsyncIterator[Change]],
+) -> None:
+    attester, stream = measuring
+    for number in range(3):
+        attester.tpm.extend(10, bytes([number]) * 32)
+        assert (await heard(stream)).only_ima
+    attester.tpm.extend(10, bytes(32))
+    attester.tpm.extend(4, bytes(32))
+    assert not (await heard(stream)).only_ima
+
+
+async def test_a_reboot_is_never_taken_for_a_measured_file(
+    measuring: tuple[FadingAttester, AsyncIterator[Change]],
+) -> None:
+    attester, stream = measuring
+    attester.tpm.reset()
+    attester.tpm.extend(10, bytes(32))
+    assert not (await heard(stream)).only_ima
+
+
+async def test_a_busy_host_does_not_flood_its_listeners() -> None:
+    """However many files are measured while the first word is out, there is one more word, and not before its time."""
+    attester, counter = FadingAttester(SimulatedTpm()), ChangeCounter()
+    task = asyncio.create_task(watch_tpm(attester, counter, poll_seconds=0.001, measured_seconds=NEVER))
+    stream = counter.follow(alive_seconds=NEVER)
+    await anext(stream)
+    await attester.polls(2)
+    attester.tpm.extend(10, bytes(32))
+    assert (await heard(stream)).only_ima
+    for number in range(20):
+        attester.tpm.extend(10, bytes([number]) * 32)
+        await attester.polls(2)
+    assert counter.value == 2
+    attester.tpm.extend(7, bytes(32))
+    assert not (await heard(stream)).only_ima
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_reset_that_hides_behind_an_equal_counter_is_told(
     watched: tuple[FadingAttester, AsyncIterator[Change]],
 ) -> None:
