@@ -44,10 +44,12 @@ _SIZE: Final = struct.Struct("<I")
 _ID: Final = struct.Struct("<H")
 _SPEC_COUNT_AT: Final = 24
 
-_HASHES: Final[Mapping[int, Callable[..., Any]]] = {
+LOG_HASHES: Final[Mapping[int, Callable[..., Any]]] = {
     alg.SHA1: hashlib.sha1,
     **{tpm_id: found.new for tpm_id, found in alg.HASHES.items()},
 }
+"""Hashes by which a log can be replayed. SHA-1 is among them for people who look at an old log; it carries no trust."""
+
 _SIZES_BYTES: Final = {alg.SHA1: 20, **{tpm_id: found.size_bytes for tpm_id, found in alg.HASHES.items()}}
 
 
@@ -95,7 +97,7 @@ class EventLog:
     @property
     def banks(self) -> tuple[int, ...]:
         """TPM algorithms of the banks that can be replayed, SHA-1 among them."""
-        return tuple(found.tpm_id for found in self.algorithms if found.tpm_id in _HASHES)
+        return tuple(found.tpm_id for found in self.algorithms if found.tpm_id in LOG_HASHES)
 
     def touched(self) -> frozenset[int]:
         """PCRs that an event extended."""
@@ -157,7 +159,7 @@ def _hash(log: EventLog, tpm_id: int) -> Callable[..., Any]:
         raise EventLogBankMissing(
             "the event log has no digests of this bank", expected=alg.name_of(tpm_id), found=shown
         )
-    return _HASHES[tpm_id]
+    return LOG_HASHES[tpm_id]
 
 
 def _start_values(log: EventLog, tpm_id: int) -> dict[int, bytes]:

@@ -11,8 +11,7 @@ import enum
 from functools import lru_cache
 from typing import Final
 
-from chatelaine.evidence import tpm_algorithms as alg
-from chatelaine.evidence.event_log import Event
+from chatelaine.evidence.event_log import LOG_HASHES, Event
 
 
 class Separator(enum.StrEnum):
@@ -31,7 +30,7 @@ _SEPARATORS: Final = {
 
 @lru_cache(maxsize=8)
 def _separators(tpm_id: int) -> dict[bytes, Separator]:
-    new = alg.HASHES[tpm_id].new
+    new = LOG_HASHES[tpm_id]
     return {new(data).digest(): meaning for data, meaning in _SEPARATORS.items()}
 
 
@@ -45,7 +44,7 @@ def checked(event: Event, tpm_id: int) -> bytes | None:
 
     Old versions of shim log one byte more than they hash.
     """
-    new, expected, data = alg.HASHES[tpm_id].new, event.digests[tpm_id], event.data
+    new, expected, data = LOG_HASHES[tpm_id], event.digests[tpm_id], event.data
     if new(data).digest() == expected:
         return data
     if data and new(data[:-1]).digest() == expected:
@@ -58,7 +57,7 @@ def checked_text(event: Event, tpm_id: int) -> bytes | None:
 
     The label (`grub_cmd: `, `kernel_cmdline: ` …) is not hashed and so is not part of the answer.
     """
-    new, expected, data = alg.HASHES[tpm_id].new, event.digests[tpm_id], event.data
+    new, expected, data = LOG_HASHES[tpm_id], event.digests[tpm_id], event.data
     bare = data.removesuffix(b"\x00")
     for found in (data, bare, bare.partition(b" ")[2], data.partition(b" ")[2]):
         if new(found).digest() == expected:

@@ -82,7 +82,7 @@ def _command_line(content: bytes, pcr: int) -> str | None:
         # The kernel's stub turns UTF-16 into UTF-8; blanks are looked for in its bytes.
         wide = content[:-2].decode("utf-16-le", errors="replace")
         return wide.encode("utf-8", errors="replace").decode("latin-1")
-    text = content.decode("latin-1")
+    text = content.removesuffix(b"\x00").decode("latin-1")  # old versions of GRUB hash the NUL, too
     if pcr == STUB_PCR:
         return text
     command = next(iter(_split(text)), "")

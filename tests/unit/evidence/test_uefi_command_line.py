@@ -44,6 +44,10 @@ def test_command_line_under_any_label_is_one(label):
     assert texts(measured(grub("/vmlinuz init=/bin/sh", label))) == ["/vmlinuz init=/bin/sh"]
 
 
+def test_command_line_hashed_with_its_nul_is_one():
+    assert texts(measured((8, b"grub_kernel_cmdline /vmlinuz ro\0", b"/vmlinuz ro\0"))) == ["/vmlinuz ro"]
+
+
 def test_harmless_command_called_a_command_line_is_none():
     assert texts(measured(grub("echo lockdown=integrity", "kernel_cmdline: "))) == []
 

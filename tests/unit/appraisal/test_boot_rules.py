@@ -1,0 +1,341 @@
+"""Rules over boot logs: what each refuses, and that nothing holds which the log leaves open."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tools.lab import event_log_writer as tcg
+from tools.lab.firmware import OWNER, authority, authority_digest, image_digest
+
+from chatelaine.appraisal.argument_globs import ArgumentPattern
+from chatelaine.appraisal.boot_rules import boot_pcrs, boot_rules
+from chatelaine.evidence import errors
+from chatelaine.evidence.bundle import LogFlaw
+from chatelaine.model.material import ReferenceValues
+from chatelaine.model.tpm_policy import Bank, TpmRules
+from chatelaine.model.verdict import Finding, Outcome
+from support.paper_boot import PaperBoot, lab_log, secure_boot, verified
+from support.paper_host import PaperHost
+
+LOADERS_CERTIFICATE = authority_digest("Laboratory db")
+OTHER_CERTIFICATE = authority_digest("Somebody else")
+REVOKED = [hashlib.sha256(image).hexdigest() for image in (b"boot loader 0.8", b"boot loader 0.9")]
+
+
+def spec(**rules: object) -> TpmRules:
+    pcrs = {"bank": "Sha256", "values": [{"index": 0, "anyOf": ["00" * 32]}]}
+    return TpmRules.model_validate({"pcrs": pcrs, "eventLog": {"replay": "Required", **rules}})
+
+
+def found(log: bytes, quoted=range(24), reference: ReferenceValues | None = None, **rules: object) -> Finding:
+    (rule,) = boot_rules(spec(**rules), reference)
+    return rule.judge_log(verified(log, quoted))
+
+
+def reason(log: bytes, quoted=range(24), reference: ReferenceValues | None = None, **rules: object) -> str:
+    finding = found(log, quoted, reference, **rules)
+    assert finding.outcome is Outcome.REFUTED
+    return finding.reason
+
+
+def holds(log: bytes, quoted=range(24), reference: ReferenceValues | None = None, **rules: object) -> None:
+    finding = found(log, quoted, reference, **rules)
+    assert finding.outcome is Outcome.HOLDS, finding
+
+
+def bundle(dbx: frozenset[bytes]) -> ReferenceValues:
+    return ReferenceValues("lab", 1, "sha256:", (), {}, dbx, files=None)  # type: ignore[arg-type] # no file is asked for
+
+
+# --- the log --------------------------------------------------------------------------------------------------
+
+
+def test_policy_without_rules_for_the_log_has_none():
+    pcrs = {"bank": "Sha256", "values": [{"index": 0, "anyOf": ["00" * 32]}]}
+    rules = TpmRules.model_validate({"pcrs": pcrs})
+    assert boot_rules(rules, bundle(frozenset((bytes(32),)))) == ()
+    assert boot_pcrs(rules, None) == frozenset()
+
+
+def judged(**changed: object) -> Finding:
+    evidence = replace(PaperHost().judged(), **changed)
+    (rule,) = boot_rules(spec(), None)
+    return rule.judge(evidence)
+
+
+def test_host_that_answers_without_its_log_is_refused():
+    finding = judged()
+    assert (finding.outcome, finding.reason) == (Outcome.REFUTED, "EventLogMissing")
+
+
+def test_log_that_does_not_replay_refutes():
+    error = errors.EventLogMismatch("the event log does not replay", expected=b"\x01", found=b"\x02")
+    finding = judged(boot_log_flaw=LogFlaw.of(error))
+    assert (finding.outcome, finding.reason) == (Outcome.REFUTED, "EventLogMismatch")
+    assert (finding.expected, finding.found) == ("01", "02")
+
+
+@pytest.mark.parametrize("error", [errors.EventLogBankMissing("no such bank"), errors.Truncated("ends early")])
+def test_log_that_tells_nothing_is_neither_trusted_nor_refuted(error):
+    finding = judged(boot_log_flaw=LogFlaw.of(error))
+    assert (finding.outcome, finding.reason) == (Outcome.CANNOT_TELL, error.reason)
+
+
+def test_log_that_replays_holds():
+    assert judged(boot_log=verified(lab_log())).outcome is Outcome.HOLDS
+    holds(lab_log())
+
+
+def test_one_rule_that_is_refused_refutes_the_whole():
+    finding = found(lab_log(secure_boot=False), secureBoot="Enabled", optionRoms="Refuse")
+    assert [child.outcome for child in finding.children] == [Outcome.HOLDS, Outcome.REFUTED, Outcome.HOLDS]
+    assert finding.outcome is Outcome.REFUTED
+
+
+# --- Secure Boot ----------------------------------------------------------------------------------------------
+
+
+def test_host_without_secure_boot_is_refused():
+    holds(lab_log(), secureBoot="Enabled")
+    assert reason(lab_log(secure_boot=False), secureBoot="Enabled") == "SecureBootDisabled"
+
+
+def test_secure_boot_that_is_not_shown_is_refused():
+    assert reason(lab_log(), quoted=(0,), secureBoot="Enabled") == "SecureBootNotShown"
+    forged = secure_boot(on=False)
+    forged.config("SecureBoot", b"\x01")
+    assert reason(forged.data, secureBoot="Enabled") == "SecureBootNotShown"
+
+
+def test_secure_boot_that_verifies_nothing_is_refused():
+    debug = PaperBoot()
+    debug.config("SecureBoot", b"\x01")
+    debug.measure(7, tcg.EV_EFI_ACTION, b"UEFI Debug Mode")
+    debug.separate(7)
+    assert reason(debug.data, secureBoot="Enabled") == "FirmwareDebugMode"
+    off = secure_boot()
+    off.entry(b"\x01", "MokSBState", tcg.uuid.UUID("605dab50-e046-4300-abb6-3dd810dd8b23"))
+    assert reason(off.data, secureBoot="Enabled") == "BootLoaderValidationOff"
+
+
+# --- authorities ----------------------------------------------------------------------------------------------
+
+
+def test_authorities_that_are_asked_for_are_found():
+    rules = {"required": [LOADERS_CERTIFICATE], "allowed": [LOADERS_CERTIFICATE], "forbidden": [OTHER_CERTIFICATE]}
+    holds(lab_log(), authorities=rules)
+
+
+def test_authority_that_verified_nothing_is_missed():
+    assert reason(lab_log(), authorities={"required": [OTHER_CERTIFICATE]}) == "AuthorityMissing"
+    assert reason(lab_log(secure_boot=False), authorities={"required": [LOADERS_CERTIFICATE]}) == "AuthorityMissing"
+
+
+def test_boot_loader_that_another_authority_verified_is_refused():
+    log = lab_log(authority="Somebody else", trusted=("Laboratory db", "Somebody else"))
+    assert reason(log, authorities={"allowed": [LOADERS_CERTIFICATE]}) == "AuthorityNotAllowed"
+    assert reason(log, authorities={"forbidden": [OTHER_CERTIFICATE]}) == "AuthorityForbidden"
+
+
+def test_authority_appended_after_the_boot_does_not_hide_the_real_one():
+    boot = secure_boot()
+    for name in ("Somebody else", "Laboratory db"):
+        boot.entry(OWNER.bytes_le + authority(name))
+    rules = {"required": [LOADERS_CERTIFICATE], "allowed": [LOADERS_CERTIFICATE]}
+    assert reason(boot.data, authorities=rules) == "AuthorityNotAllowed"
+
+
+@pytest.mark.parametrize("rule", ["required", "allowed", "forbidden"])
+def test_authorities_that_are_not_shown_are_refused(rule):
+    boot = secure_boot()
+    boot.entry(OWNER.bytes_le + authority("Laboratory db"))
+    boot.measure(7, tcg.EV_EFI_ACTION, b"a harmless text", b"an authority that nobody may see")
+    digest = OTHER_CERTIFICATE if rule == "forbidden" else LOADERS_CERTIFICATE
+    assert reason(boot.data, authorities={rule: [digest]}) == "AuthoritiesNotShown"
+    assert reason(lab_log(), quoted=(0,), authorities={rule: [digest]}) == "AuthoritiesNotShown"
+
+
+def test_image_that_its_own_digest_verified_is_named_by_it():
+    boot = secure_boot()
+    boot.entry(OWNER.bytes_le + b"\x55" * 32)
+    holds(boot.data, authorities={"allowed": ["sha256:" + "55" * 32]})
+    assert reason(boot.data, authorities={"forbidden": ["sha256:" + "55" * 32]}) == "AuthorityForbidden"
+
+
+# --- dbx ------------------------------------------------------------------------------------------------------
+
+
+def test_dbx_with_what_is_asked_for_holds():
+    holds(lab_log(), dbxAtLeast=REVOKED)
+    holds(lab_log(), dbxAtLeast=REVOKED[:1], reference=bundle(frozenset((bytes.fromhex(REVOKED[1]),))))
+
+
+def test_dbx_that_is_too_old_is_refused():
+    old = lab_log(revoked=(b"boot loader 0.8",))
+    assert reason(old, dbxAtLeast=REVOKED) == "DbxTooOld"
+    assert reason(lab_log(revoked=()), dbxAtLeast=REVOKED) == "DbxTooOld"
+
+
+def test_dbx_that_lacks_an_entry_of_the_bundle_is_refused():
+    assert reason(lab_log(), reference=bundle(frozenset((b"\x42" * 32,)))) == "DbxTooOld"
+
+
+def test_dbx_that_is_not_shown_is_refused():
+    assert reason(lab_log(), quoted=(0,), dbxAtLeast=REVOKED) == "DbxNotShown"
+    boot = PaperBoot()
+    boot.config("SecureBoot", b"\x01")
+    boot.separate(7)
+    assert reason(boot.data, dbxAtLeast=REVOKED) == "DbxNotShown"
+
+
+# --- option ROMs, images --------------------------------------------------------------------------------------
+
+
+def test_option_rom_is_refused():
+    holds(lab_log(), optionRoms="Refuse")
+    assert reason(lab_log(option_roms=(b"rom", b"rom")), optionRoms="Refuse") == "OptionRomMeasured"
+
+
+def test_option_rom_under_another_type_is_refused():
+    boot = PaperBoot()
+    boot.measure(2, tcg.EV_SEPARATOR, bytes(4), b"rom")
+    assert reason(boot.data, optionRoms="Refuse") == "OptionRomMeasured"
+
+
+def test_option_roms_that_are_not_shown_are_refused():
+    assert reason(lab_log(), quoted=(4,), optionRoms="Refuse") == "OptionRomsNotShown"
+
+
+def test_forbidden_image_is_refused():
+    holds(lab_log(), forbiddenImages=[image_digest(b"boot loader 0.9")])
+    assert reason(lab_log(), forbiddenImages=[image_digest(b"boot loader 1.0")]) == "ImageForbidden"
+
+
+def test_forbidden_image_in_any_quoted_pcr_and_under_any_type_is_refused():
+    boot = PaperBoot()
+    boot.measure(5, tcg.EV_EFI_ACTION, b"harmless", b"forbidden image")
+    assert reason(boot.data, forbiddenImages=[image_digest(b"forbidden image")]) == "ImageForbidden"
+
+
+def test_images_that_are_not_shown_are_refused():
+    for quoted in ((2,), (4,)):
+        assert reason(lab_log(), quoted=quoted, forbiddenImages=["00" * 32]) == "ImagesNotShown"
+
+
+def test_forbidden_digests_of_another_bank_tell_nothing():
+    finding = found(lab_log(), forbiddenImages=[image_digest(b"boot loader 1.0", tcg.SHA384)])
+    assert (finding.outcome, finding.reason) == (Outcome.CANNOT_TELL, "ImagesOfOtherBank")
+    (rule,) = boot_rules(spec(forbiddenImages=[image_digest(b"boot loader 1.0", tcg.SHA384)]), None)
+    assert rule.judge_log(verified(lab_log(), bank=Bank.SHA384)).reason == "ImageForbidden"
+
+
+# --- kernel command line --------------------------------------------------------------------------------------
+
+
+def test_command_line_with_what_is_asked_for_holds():
+    holds(lab_log(), kernelCommandLine={"required": ["lockdown=*", "ro"], "forbidden": ["init=*", "systemd.debug*"]})
+
+
+def test_command_line_without_a_required_argument_is_refused():
+    log = lab_log(command_line="/vmlinuz ro")
+    assert reason(log, kernelCommandLine={"required": ["lockdown=integrity"]}) == "ArgumentMissing"
+
+
+def test_required_argument_that_nobody_obeys_is_missing():
+    log = lab_log(command_line="/vmlinuz ro -- lockdown=integrity")
+    assert reason(log, kernelCommandLine={"required": ["lockdown=integrity"]}) == "ArgumentMissing"
+
+
+@pytest.mark.parametrize("argument", ["init=/bin/sh", '"init=/bin/sh"', 'init="/bin/sh"', "-- init=/bin/sh"])
+def test_forbidden_argument_is_refused_however_it_is_written(argument):
+    log = lab_log(command_line=f"/vmlinuz ro {argument}")
+    assert reason(log, kernelCommandLine={"forbidden": ["init=*"]}) == "ArgumentForbidden"
+
+
+def test_command_line_called_a_command_is_judged():
+    boot = PaperBoot()
+    good, bad = b"/vmlinuz lockdown=integrity", b"/vmlinuz lockdown=integrity init=/bin/sh"
+    boot.measure(8, tcg.EV_IPL, b"kernel_cmdline: " + good + b"\0", good)
+    boot.measure(8, tcg.EV_IPL, b"grub_cmd: " + bad + b"\0", bad)
+    assert reason(boot.data, kernelCommandLine={"forbidden": ["init=*"]}) == "ArgumentForbidden"
+
+
+def test_every_command_line_needs_the_required_arguments():
+    boot = PaperBoot()
+    for text in (b"/bogus lockdown=integrity", b"/vmlinuz ro"):
+        boot.measure(8, tcg.EV_IPL, b"kernel_cmdline: " + text + b"\0", text)
+    assert reason(boot.data, kernelCommandLine={"required": ["lockdown=*"]}) == "ArgumentMissing"
+
+
+def test_command_line_that_is_not_shown_is_refused():
+    line = {"forbidden": ["init=*"]}
+    assert reason(secure_boot().data, kernelCommandLine=line) == "CommandLineNotShown"
+    assert reason(lab_log(), quoted=(8,), kernelCommandLine=line) == "CommandLineNotShown"
+    boot = PaperBoot()
+    boot.measure(8, tcg.EV_IPL, b"kernel_cmdline: /vmlinuz ro\0", b"/vmlinuz init=/bin/sh")
+    assert reason(boot.data, kernelCommandLine=line) == "CommandLineNotShown"
+
+
+@pytest.mark.parametrize(
+    ("glob", "argument", "fits"),
+    [
+        ("init=*", "init=/bin/sh", True),
+        ("init=*", "rdinit=/bin/sh", False),
+        ("*init=*", "rdinit=/bin/sh", True),
+        ("a?c", "abc", True),
+        ("a?c", "ac", False),
+        ("a*b*c", "a1b2b3c", True),
+        ("a*b*c", "a1c", False),
+        ("ab*ba", "aba", False),
+        ("*", "", True),
+        ("[ab]", "a", False),
+        ("module.sig_enforce=1", "module.sig-enforce=1", True),
+        ("module.sig-enforce=1", "module.sig_enforce=1", True),
+        ("root=a_b", "root=a-b", False),
+    ],
+)
+def test_globs_over_arguments(glob, argument, fits):
+    assert ArgumentPattern(glob).matches(argument) is fits
+
+
+@given(st.lists(st.sampled_from(["a", "b", "*", "?"]), min_size=1, max_size=8).map("".join), st.text("ab", max_size=8))
+def test_globs_agree_with_a_plain_search(glob, argument):
+    def search(pattern: str, text: str) -> bool:
+        if not pattern:
+            return not text
+        if pattern[0] == "*":
+            return any(search(pattern[1:], text[at:]) for at in range(len(text) + 1))
+        return bool(text) and pattern[0] in ("?", text[0]) and search(pattern[1:], text[1:])
+
+    assert ArgumentPattern(glob).matches(argument) is search(glob, argument)
+
+
+# --- which PCRs must be quoted --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rules", "pcrs"),
+    [
+        ({}, set()),
+        ({"secureBoot": "Enabled"}, {7}),
+        ({"authorities": {"allowed": [LOADERS_CERTIFICATE]}}, {7}),
+        ({"dbxAtLeast": REVOKED}, {7}),
+        ({"optionRoms": "Refuse"}, {2}),
+        ({"forbiddenImages": REVOKED}, {2, 4}),
+        ({"kernelCommandLine": {"forbidden": ["init=*"]}}, {8, 12}),
+    ],
+)
+def test_each_rule_holds_on_the_pcrs_that_it_asks_for_and_on_no_fewer(rules, pcrs):
+    asked = boot_pcrs(spec(**rules), None)
+    assert asked == pcrs
+    holds(lab_log(), quoted=asked or (0,), **rules)
+    for left_out in asked:
+        assert reason(lab_log(), quoted=(asked - {left_out}) | {0}, **rules)
+
+
+def test_bundle_with_a_dbx_asks_for_its_pcr():
+    assert boot_pcrs(spec(), bundle(frozenset((bytes(32),)))) == {7}
