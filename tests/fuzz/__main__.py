@@ -19,8 +19,8 @@ from pathlib import Path
 import atheris
 
 HERE = Path(__file__).resolve().parent
-# The folder itself stands first when it is run; its parent brings the tests' own modules.
-sys.path.insert(0, str(HERE.parent))
+# The folder itself stands first when it is run; its parent brings the tests' own modules, the root the lab's.
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
 from fuzz.corpus import GROUPS, MAX_INPUT_BYTES, keep, kept, lay_out, names  # noqa: E402 -- the path is set above
 

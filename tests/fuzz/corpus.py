@@ -28,6 +28,7 @@ GROUPS = {
         ("message", "agent-evidence", "gateway-identity", "view", "sign-request", "object"),
         "wire_targets",
     ),
+    **dict.fromkeys(("ima-binary", "ima-ascii", "ima-file-signature", "path-glob"), "ima_targets"),
 }  # fmt: skip
 
 
