@@ -15,6 +15,7 @@ from chatelaine.model.schema import structural
 from support import kind_tables as tables
 from support.kind_tables import Row
 from support.kinds import ABSENT, Object, changed, claim, hsm, policy
+from support.policy_tables import POLICY
 
 DRY = "dryRun=All&fieldValidation=Strict&fieldManager=test"
 
@@ -32,7 +33,7 @@ BASES: dict[str, tuple[Callable[[str], Object], list[Row]]] = {
     "Hsm/external": (external_hsm, tables.HSM_EXTERNAL),
     "HsmClaim": (lambda name: claim(name, "default"), tables.CLAIM),
     "HsmClaim/prebound": (prebound_claim, tables.CLAIM_PREBOUND),
-    "AttestationPolicy": (policy, tables.POLICY),
+    "AttestationPolicy": (policy, POLICY),
 }
 ROWS = [pytest.param(base, row, id=f"{base}:{row.path}") for base, (_, rows) in BASES.items() for row in rows]
 

@@ -85,7 +85,10 @@ def policy(name: str) -> Object:
         "enforcement": "Enforce",
         "freshness": {"maxAgeSeconds": 30},
         "tpm": {
-            "endorsement": {"listed": [{"ekDigest": DIGEST_A, "note": "lab swtpm"}]},
+            "endorsement": {
+                "listed": [{"ekDigest": DIGEST_A, "note": "lab swtpm"}],
+                "roots": [{"configMapRef": {"name": "tpm-vendors", "key": "all.pem"}}],
+            },
             "pcrs": {
                 "bank": "Sha256",
                 "values": [{"index": 0, "anyOf": ["3d" * 32]}, {"index": 7, "anyOf": ["65" * 32]}],
@@ -109,6 +112,17 @@ def policy(name: str) -> Object:
                     "compliance": ["Fips140_3Level3"],
                 }
             ]
+        },
+        "referenceValues": {
+            "series": "fleet",
+            "configMapRefs": [{"name": "fleet-values", "key": "bundle"}],
+            "keys": [
+                {
+                    "name": "alice",
+                    "publicKey": "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n",
+                }
+            ],
+            "threshold": 1,
         },
     }
     return _object("AttestationPolicy", name, spec)

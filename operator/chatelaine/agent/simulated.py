@@ -40,11 +40,13 @@ class SimulatedTpm:
     Attributes:
         ek: endorsement key; another one is another TPM.
         ak: attestation key; a clear makes another one.
+        ek_certificate: a vendor's certificate over the endorsement key (DER), as NV would hold it.
         milliseconds: the clock that runs while the TPM has power.
     """
 
     ek: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
     ak: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+    ek_certificate: bytes | None = None
     milliseconds: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000
     reset_count: int = 1
     restart_count: int = 0
@@ -94,7 +96,7 @@ class SimulatedAttester:
 
     async def identity(self) -> TpmIdentity:
         """See `Attester`."""
-        return TpmIdentity(_ek_public(self.tpm.ek), _ak_public(self.tpm.ak))
+        return TpmIdentity(_ek_public(self.tpm.ek), _ak_public(self.tpm.ak), self.tpm.ek_certificate)
 
     async def read_pcrs(self, selection: Selection) -> dict[int, bytes]:
         """See `Attester`."""

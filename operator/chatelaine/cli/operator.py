@@ -44,6 +44,9 @@ def operator(
     leader_election: Annotated[bool, typer.Option(help="Off only where exactly one operator runs.")] = True,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Objects examined at a time.")] = 128,
     resync_seconds: Annotated[float, typer.Option(min=1.0, help="Everything is examined again this often.")] = 600.0,
+    reference_values_dir: Annotated[
+        Path | None, typer.Option(help="Folder of files that policies name under referenceValues.file.")
+    ] = None,
     ready_file: Annotated[Path | None, typer.Option(help="Written, with the ports, once everything listens.")] = None,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
@@ -60,6 +63,7 @@ def operator(
         identity=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         workers=workers,
         resync_seconds=resync_seconds,
+        reference_values_folder=reference_values_dir,
         ready_file=ready_file,
     )
     try:

@@ -24,10 +24,12 @@ from chatelaine.controller.hosts import Surroundings
 from chatelaine.controller.join import JoinEndpoint
 from chatelaine.controller.leadership import Alone, Lead, Leadership
 from chatelaine.controller.pki import ClusterPki, KubeInvitations
+from chatelaine.controller.policies import PolicyBook
 from chatelaine.controller.probes import Probes
 from chatelaine.controller.queue import WorkQueue
 from chatelaine.controller.reactions import Reactions
 from chatelaine.controller.reconciling import Reconciler
+from chatelaine.controller.reference_folder import ReferenceFolder
 from chatelaine.controller.registry import HostRegistry
 from chatelaine.controller.settings import OperatorSettings
 from chatelaine.controller.snapshots import Snapshots
@@ -49,6 +51,7 @@ class Parts:
     metrics: OperatorMetrics
     lead: Lead
     world: World
+    book: PolicyBook
     pki: ClusterPki
     hosts: HostRegistry
     snapshots: Snapshots
@@ -75,7 +78,8 @@ def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: Aft
     kube = ObservedKube(adapter, _note_in(metrics, echoes))
     lead = _lead(settings, kube)
     reactions = Reactions(metrics, time.monotonic)
-    world = World(kube, reactions, time.monotonic)
+    world = World(kube, reactions, time.monotonic, settings.namespace)
+    book = PolicyBook(world, settings.namespace, ReferenceFolder(settings.reference_values_folder))
     pki = ClusterPki(
         kube,
         settings.namespace,
@@ -88,13 +92,14 @@ def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: Aft
     hosts = HostRegistry(world)
     snapshots = Snapshots(
         world,
+        book,
         hosts,
         emitted,
         operator=OperatorPods(settings.namespace, dict(settings.pod_labels)),
         bundle=lambda: pki.bundle_pem,
         wall=time.time,
     )
-    views = Views(world, snapshots, lead, time.time)
+    views = Views(world, book, snapshots, lead, time.time)
     executor = Executor(
         world,
         hosts,
@@ -112,7 +117,7 @@ def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: Aft
         jitter=jitter,
         workers=settings.workers,
     )
-    coverage = Coverage(world, hosts, snapshots)
+    coverage = Coverage(world, book, hosts, snapshots)
     around = Surroundings(
         hsm=world.hsms.typed,
         policies=coverage.policies,
@@ -151,8 +156,8 @@ def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: Aft
     # Those that know each other: what changes is examined, what was examined has more to be examined.
     hosts.bind(around, views)
     reconciler.queue = queue
-    reactions.bind(queue, world, hosts, snapshots)
-    return Parts(kube, metrics, lead, world, pki, hosts, snapshots, views, queue, kopf, echoes, join, probes)
+    reactions.bind(queue, world, book, hosts, snapshots)
+    return Parts(kube, metrics, lead, world, book, pki, hosts, snapshots, views, queue, kopf, echoes, join, probes)
 
 
 def _lead(settings: OperatorSettings, kube: KubePort) -> Lead:

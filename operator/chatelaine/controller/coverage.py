@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chatelaine.controller.policies import PolicyBook
 from chatelaine.controller.registry import HostRegistry
 from chatelaine.controller.snapshots import Snapshots
 from chatelaine.controller.world import World
@@ -11,8 +12,9 @@ from chatelaine.model.policy import AttestationPolicy
 class Coverage:
     """`hosts.Surroundings.policies` and `.accounted` over the operator's pictures."""
 
-    def __init__(self, world: World, hosts: HostRegistry, snapshots: Snapshots) -> None:
+    def __init__(self, world: World, book: PolicyBook, hosts: HostRegistry, snapshots: Snapshots) -> None:
         self._world = world
+        self._book = book
         self._hosts = hosts
         self._snapshots = snapshots
 
@@ -29,8 +31,8 @@ class Coverage:
             claim = self._world.claim_stored(uid)
             if claim is not None and claim.index.policy is not None:
                 names.append(claim.index.policy)
-        found = (self._world.policies.typed(policy) for policy in dict.fromkeys(names))
-        own = self._world.policies.typed(stored.index.policy)
+        found = (self._book.typed(policy) for policy in dict.fromkeys(names))
+        own = self._book.typed(stored.index.policy)
         return [policy for policy in found if policy is not None] if own is not None else []
 
     def _wanted(self, policy: str) -> bool:

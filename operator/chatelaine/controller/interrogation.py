@@ -15,7 +15,9 @@ from typing import Final
 
 from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence, verify_evidence
 from chatelaine.evidence.credential import ENTROPY_BYTES, make_credential
+from chatelaine.evidence.endorsement import MAX_EK_CERTIFICATE_BYTES
 from chatelaine.evidence.errors import EvidenceError, Malformed
+from chatelaine.evidence.reader import bounded
 from chatelaine.evidence.tpm_public import PublicArea, check_ak_attributes, check_ek_attributes, parse_public
 from chatelaine.evidence.tpm_quote import check_endorsement_hierarchy
 from chatelaine.evidence.tpm_types import MAX_PCRS, Selection
@@ -119,6 +121,9 @@ async def present(agent: PeerClient, gateway_spki: bytes) -> PresentedIdentity:
         agent_spki=shown.peer_spki,
         gateway_spki=gateway_spki,
         activated=True,
+        ek_certificate=bounded(host.ek_certificate, MAX_EK_CERTIFICATE_BYTES, "the EK certificate")
+        if host.ek_certificate
+        else None,
     )
 
 

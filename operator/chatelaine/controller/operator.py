@@ -56,6 +56,7 @@ class Operator:
         """The opposite of `_leading`."""
         self.metrics = parts.metrics
         self.world = parts.world
+        self._book = parts.book
         self.hosts = parts.hosts
         self.snapshots = parts.snapshots
         self.queue = parts.queue
@@ -101,6 +102,7 @@ class Operator:
             async with asyncio.TaskGroup() as group:
                 for watch in self.world.watches:
                     group.create_task(watch.run())
+                group.create_task(self._book.run())
                 group.create_task(self._look_after_pki())
                 group.create_task(self._read_cluster_keys())
                 group.create_task(self._sweep())
@@ -172,6 +174,7 @@ class Operator:
             await kind.complete.wait()
         for watch in self.world.watches:
             await watch.synced.wait()
+        await self._book.quiet.wait()
         self._everything()
         await self.queue.run()
 

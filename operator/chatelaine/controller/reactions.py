@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from chatelaine.controller import summaries
 from chatelaine.controller.cache import Key, Stored
+from chatelaine.controller.policies import PolicyBook
 from chatelaine.controller.queue import WorkQueue
 from chatelaine.controller.registry import Host, HostRegistry
 from chatelaine.controller.snapshots import Snapshots
@@ -44,12 +45,21 @@ class Reactions:
         self._clock = clock
         self._queue: WorkQueue[ObjectKey]
         self._world: World
+        self._book: PolicyBook
         self._hosts: HostRegistry
         self._snapshots: Snapshots
 
-    def bind(self, queue: WorkQueue[ObjectKey], world: World, hosts: HostRegistry, snapshots: Snapshots) -> None:
+    def bind(
+        self,
+        queue: WorkQueue[ObjectKey],
+        world: World,
+        book: PolicyBook,
+        hosts: HostRegistry,
+        snapshots: Snapshots,
+    ) -> None:
         """Make the parts known."""
-        self._queue, self._world, self._hosts, self._snapshots = queue, world, hosts, snapshots
+        self._queue, self._world, self._book, self._hosts, self._snapshots = queue, world, book, hosts, snapshots
+        book.bind(self.policy_in_force)
 
     # --- own kinds
 
@@ -99,10 +109,14 @@ class Reactions:
             # Seats and keys that it left behind are for its Hsms to settle.
             self._hsms_of(before)
 
-    def policy_changed(self, key: Key, _before: Stored[None] | None, after: Stored[None] | None) -> None:
+    def policy_changed(self, key: Key, _before: Stored[None] | None, _after: Stored[None] | None) -> None:
         """See `world.Listener`."""
-        name = key[1]
-        if after is not None:
+        if self._book.examine(key[1]):
+            self.policy_in_force(key[1])
+
+    def policy_in_force(self, name: str) -> None:
+        """A policy, or what it leans on, changed or vanished: everything under it is judged at once."""
+        if self._book.typed(name) is not None:
             self._queue.add(policy_key(name))
         for stored in self._world.hsms:
             if stored.index.policy == name:
@@ -160,6 +174,10 @@ class Reactions:
         for kept in (change.before, change.after):
             if kept is not None and kept.summary.claim is not None:
                 self._queue.add(claim_key(kept.summary.claim))
+
+    def config_map_changed(self, change: Changed[str]) -> None:
+        """See `world.Listener`: a policy may lean on it."""
+        self._book.config_map_changed(change.key[1])
 
     # --- our own CA
 

@@ -23,6 +23,7 @@ class OperatorSettings:
         workers: keys examined at a time; most of them wait for seats and keys, few write (`executor.WRITERS`).
         resync_seconds: every object is examined again at least this often; events are what normally leads to that.
         pod_labels: labels of the operator's own pods, so that NetworkPolicies let them in to gateways.
+        reference_values_folder: files that policies name under `referenceValues.file`; None: there are none.
         ready_file: written (with the ports in use) once everything listens; for tests and the laboratory.
     """
 
@@ -41,4 +42,5 @@ class OperatorSettings:
         ("app.kubernetes.io/component", "operator"),
         ("app.kubernetes.io/name", "chatelaine"),
     )
+    reference_values_folder: Path | None = None
     ready_file: Path | None = None

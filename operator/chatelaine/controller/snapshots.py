@@ -15,6 +15,7 @@ import msgspec
 from chatelaine.controller.cache import Stored
 from chatelaine.controller.emitted import EmittedObjects
 from chatelaine.controller.hosts import HostMemory
+from chatelaine.controller.policies import PolicyBook
 from chatelaine.controller.world import ClaimIndex, World
 from chatelaine.model.claim import HsmClaim
 from chatelaine.model.hsm import Hsm, Mode
@@ -71,6 +72,7 @@ class Snapshots:
 
     Args:
         world: the caches.
+        book: policies in force.
         memories: what is known of hosts.
         emitted: what is known of Secrets whose names are taken.
         operator: where the operator's own pods run; None outside a cluster.
@@ -81,6 +83,7 @@ class Snapshots:
     def __init__(
         self,
         world: World,
+        book: PolicyBook,
         memories: Memories,
         emitted: EmittedObjects,
         *,
@@ -89,6 +92,7 @@ class Snapshots:
         wall: Callable[[], float],
     ) -> None:
         self._world = world
+        self._book = book
         self._memories = memories
         self._emitted = emitted
         self._operator = operator
@@ -125,11 +129,10 @@ class Snapshots:
             self._views.pop(name, None)
             return None
         memory = self._memories.memory(name)
-        policy = self._world.policies.find(stored.index.policy)
         inputs = (
             stored.uid,
             stored.resource_version,
-            (policy.uid, policy.resource_version) if policy is not None else None,
+            (stored.index.policy, self._book.revision(stored.index.policy), self._uid_of(stored.index.policy)),
             memory.observation if memory is not None else None,
             self._world.claims_version.get(stored.uid, 0),
             self._world.claims.complete.is_set(),
@@ -173,7 +176,12 @@ class Snapshots:
         return _Remembered(inputs, standing.valid_until, given, pending, _seated(view, given, pending))
 
     def _policy_of(self, hsm: Hsm) -> AttestationPolicy | None:
-        return self._world.policies.typed(hsm.spec.attestation.policy_ref.name)
+        return self._book.typed(hsm.spec.attestation.policy_ref.name)
+
+    def _uid_of(self, policy: str) -> str:
+        """A policy that was made anew begins to count anew."""
+        found = self._book.typed(policy)
+        return found.metadata.uid if found is not None else ""
 
     def _claims_of(self, hsm: Hsm, labels: frozenset[str] | None) -> tuple[BoundClaim, ...]:
         found = dict(self._world.claims_on(hsm.metadata.uid))
@@ -239,8 +247,7 @@ class Snapshots:
 
     def policies(self) -> dict[str, AttestationPolicy]:
         """All policies by name."""
-        found = ((name, self._world.policies.typed(name)) for _, name in self._world.policies.names)
-        return {name: policy for name, policy in found if policy is not None}
+        return dict(self._book.all())
 
     def namespace(self, name: str) -> NamespaceFacts:
         """Facts of a namespace."""
@@ -325,9 +332,9 @@ class Snapshots:
     # --- policies
 
     def policy(self, name: str) -> PolicySnapshot | None:
-        """One policy and who leans on it; None if it is not there."""
-        policy = self._world.policies.typed(name)
-        if policy is None:
+        """One policy and who leans on it; None if it is not there, or what it names is still being looked up."""
+        policy = self._book.typed(name)
+        if policy is None or not self._book.settled(name):
             return None
         return PolicySnapshot(
             now=self._wall(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from chatelaine.controller.leadership import Lead
+from chatelaine.controller.policies import PolicyBook
 from chatelaine.controller.snapshots import Snapshots
 from chatelaine.controller.view import claim_view, standing_view
 from chatelaine.controller.world import World
@@ -24,13 +25,17 @@ class Views:
 
     Args:
         world: the caches.
+        book: policies in force.
         snapshots: makes pictures.
         lead: whether this process leads.
         wall: seconds since the epoch.
     """
 
-    def __init__(self, world: World, snapshots: Snapshots, lead: Lead, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, world: World, book: PolicyBook, snapshots: Snapshots, lead: Lead, wall: Callable[[], float]
+    ) -> None:
         self._world = world
+        self._book = book
         self._snapshots = snapshots
         self._lead = lead
         self._wall = wall
@@ -88,7 +93,7 @@ class Views:
 
     def _ready(self) -> bool:
         """Has there been a complete picture in this process?"""
-        self._was_complete = self._was_complete or self._world.complete
+        self._was_complete = self._was_complete or (self._world.complete and self._book.quiet.is_set())
         return self._was_complete
 
 

@@ -144,6 +144,11 @@ def secret(body: JsonObject) -> SecretSummary:
     return SecretSummary(owner_of(body), annotations.get(ANNOTATION_DIGEST, ""), claim, version)
 
 
+def version(body: JsonObject) -> str:
+    """Of any object whose content is not watched: any change of it is news."""
+    return str(metadata_of(body).get("resourceVersion", ""))
+
+
 def owner_of(body: JsonObject) -> str:
     """Uid of the HsmClaim that owns an object, empty if none does."""
     for owner in metadata_of(body).get("ownerReferences") or ():

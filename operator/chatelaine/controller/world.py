@@ -14,6 +14,7 @@ from chatelaine.controller.cache import Key, KindCache, Stored
 from chatelaine.controller.census import SeatCensus
 from chatelaine.kube.port import (
     CLAIMS,
+    CONFIG_MAPS,
     ENDPOINT_SLICES,
     HSMS,
     NAMESPACES,
@@ -107,11 +108,15 @@ class Listener(Protocol):
         """A Secret of ours."""
         ...
 
+    def config_map_changed(self, change: Changed[str]) -> None:
+        """A ConfigMap in the operator's own namespace."""
+        ...
+
 
 class World:
-    """All caches of one operator process."""
+    """All caches of one operator process. `namespace`: the operator's own."""
 
-    def __init__(self, kube: KubePort, listener: Listener, clock: Callable[[], float]) -> None:
+    def __init__(self, kube: KubePort, listener: Listener, clock: Callable[[], float], namespace: str) -> None:
         self.kube = kube
         self._listener = listener
         self.hsms = KindCache(HSMS, Hsm, index_hsm, self._hsm_changed, parsed=FEW)
@@ -138,6 +143,14 @@ class World:
             listener.secret_changed,
             clock=clock,
         )
+        self.config_maps = Watch(
+            kube,
+            # Contents are read when a policy names them, and never those of another namespace.
+            Selection(CONFIG_MAPS, namespace=namespace, metadata_only=True),
+            summaries.version,
+            listener.config_map_changed,
+            clock=clock,
+        )
         self._claims_by_uid: dict[str, Key] = {}
         self._claims_by_hsm: dict[str, dict[str, BoundClaim]] = {}
         self._unbound: set[Key] = set()
@@ -159,7 +172,7 @@ class World:
     @property
     def watches(self) -> tuple[Watch[Any], ...]:
         """Of other people's kinds. Their summaries differ; those who ask look at none of them."""
-        return self.pods, self.namespaces, self.slices, self.network_policies, self.secrets
+        return self.pods, self.namespaces, self.slices, self.network_policies, self.secrets, self.config_maps
 
     @property
     def kinds(

@@ -173,11 +173,7 @@ class Release(Model):
 class AttestationPolicySpec(Model):
     """What must be proven, and what that releases."""
 
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            not_yet("components"), not_yet("tee"), not_yet("grants"), not_yet("referenceValues")
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=validations(not_yet("components"), not_yet("tee"), not_yet("grants")))
     enforcement: Annotated[Enforcement | None, Field(description="Enforce (when absent) or Audit.")] = None
     freshness: Annotated[Freshness, Field(description="How old proof may grow.")]
     tpm: Annotated[TpmRules, Field(description="Rules for the host's TPM.")]

@@ -15,7 +15,6 @@ from chatelaine.model.common import (
     atomic_list,
     cel,
     map_list,
-    not_yet,
     set_list,
     validations,
 )
@@ -66,17 +65,11 @@ class EndorsementRoot(Model):
 
 
 class Endorsement(Model):
-    """Which TPMs may enrol at all: those listed, and those whose EK certificate chains to one of the roots."""
+    """Which TPMs may enrol at all: those listed, and those whose EK certificate chains to one of the roots.
 
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            cel(
-                "!has(self.roots)",
-                "roots (enrolment by vendor certificates) is not enforced by this release yet;"
-                " list the EK digests under listed",
-            ),
-        )
-    )
+    That a vendor made a TPM admits nobody: `Hsm.spec.identity` names the one that a person approved.
+    """
+
     listed: Annotated[
         list[ListedEndorsement] | None,
         Field(
@@ -273,7 +266,6 @@ class ImaRules(Model):
 class TpmRules(Model):
     """What the host's TPM must show."""
 
-    model_config = ConfigDict(json_schema_extra=validations(not_yet("eventLog"), not_yet("ima")))
     endorsement: Annotated[
         Endorsement | None,
         Field(description="Which TPMs may enrol; absent: the approved identity of the Hsm alone decides."),

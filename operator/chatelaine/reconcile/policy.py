@@ -115,7 +115,7 @@ def reconcile(snapshot: PolicySnapshot) -> Plan:
         digest=policy.digest(),
         used_by=PolicyUse(hsms=snapshot.hsms, claims=snapshot.claims),
         # The highest version that was used stays, whatever lies there now.
-        reference_values=_used(policy.material.reference) or before.reference_values,
+        reference_values=used_of(policy.material.reference) or before.reference_values,
         conditions=conditions,
     )
     if after == before:
@@ -131,7 +131,8 @@ def reconcile(snapshot: PolicySnapshot) -> Plan:
     return Plan(tuple(actions))
 
 
-def _used(reference: ReferenceValues | None) -> ReferenceValuesStatus | None:
+def used_of(reference: ReferenceValues | None) -> ReferenceValuesStatus | None:
+    """Reference values in force, as the status keeps them."""
     if reference is None:
         return None
     return ReferenceValuesStatus(

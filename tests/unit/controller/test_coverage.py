@@ -12,8 +12,10 @@ from chatelaine.controller.coverage import Coverage
 from chatelaine.controller.emitted import EmittedObjects
 from chatelaine.controller.hosts import Surroundings
 from chatelaine.controller.leadership import Alone
+from chatelaine.controller.policies import PolicyBook
 from chatelaine.controller.queue import WorkQueue
 from chatelaine.controller.reactions import Reactions
+from chatelaine.controller.reference_folder import ReferenceFolder
 from chatelaine.controller.registry import HostRegistry
 from chatelaine.controller.snapshots import Snapshots
 from chatelaine.controller.source import Views
@@ -54,10 +56,11 @@ def claim(name: str, policy: str, version: int, *, bound: bool = False) -> dict[
 async def parts() -> AsyncIterator[tuple[World, HostRegistry, Coverage]]:
     metrics = OperatorMetrics()
     reactions = Reactions(metrics, lambda: 0.0)
-    world = World(QuietServer(), reactions, lambda: 0.0)
+    world = World(QuietServer(), reactions, lambda: 0.0, "system")
+    book = PolicyBook(world, "system", ReferenceFolder(None))
     hosts = HostRegistry(world)
-    snapshots = Snapshots(world, hosts, EmittedObjects(world), operator=None, bundle=lambda: "", wall=lambda: 0.0)
-    coverage = Coverage(world, hosts, snapshots)
+    snapshots = Snapshots(world, book, hosts, EmittedObjects(world), operator=None, bundle=lambda: "", wall=lambda: 0.0)
+    coverage = Coverage(world, book, hosts, snapshots)
 
     async def nothing(*_: object) -> None:
         await asyncio.sleep(0)
@@ -68,8 +71,8 @@ async def parts() -> AsyncIterator[tuple[World, HostRegistry, Coverage]]:
         observed=reactions.observed, context=lambda: None, renew=nothing, clock=lambda: 0.0, wall=lambda: 0.0,
         jitter=lambda: 0.5, metrics=metrics,
     )  # fmt: skip
-    hosts.bind(around, Views(world, snapshots, Alone(), lambda: 0.0))
-    reactions.bind(queue, world, hosts, snapshots)
+    hosts.bind(around, Views(world, book, snapshots, Alone(), lambda: 0.0))
+    reactions.bind(queue, world, book, hosts, snapshots)
     for name in ("base", "strict", "stricter"):
         world.policies.took(policy(name))
     world.hsms.took(HSM)

@@ -69,7 +69,7 @@ def server() -> Secrets:
 
 @pytest.fixture
 def emitted(server: Secrets) -> EmittedObjects:
-    return EmittedObjects(World(server, Silent(OperatorMetrics(), lambda: 0.0), lambda: 0.0))
+    return EmittedObjects(World(server, Silent(OperatorMetrics(), lambda: 0.0), lambda: 0.0, "system"))
 
 
 async def test_secret_that_is_deleted_is_remembered_no_more(emitted: EmittedObjects, server: Secrets) -> None:

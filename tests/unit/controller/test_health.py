@@ -18,6 +18,7 @@ from chatelaine.controller.handlers import KopfWatch
 from chatelaine.controller.hosts import Surroundings
 from chatelaine.controller.leadership import Alone
 from chatelaine.controller.pki import ClusterPki
+from chatelaine.controller.policies import PolicyBook
 from chatelaine.controller.probes import (
     ECHO_LATE_SECONDS,
     KOPF_STEADY_SECONDS,
@@ -30,6 +31,7 @@ from chatelaine.controller.probes import (
 )
 from chatelaine.controller.queue import WorkQueue
 from chatelaine.controller.reactions import Reactions, hsm_key
+from chatelaine.controller.reference_folder import ReferenceFolder
 from chatelaine.controller.registry import HostRegistry
 from chatelaine.controller.snapshots import Snapshots
 from chatelaine.controller.source import Views
@@ -107,12 +109,15 @@ class Subject:
         kube, clock = QuietServer(), self.clock
         self.lead = Alone()
         reactions = Reactions(self.metrics, clock)
-        self.world = World(kube, reactions, clock)
+        self.world = World(kube, reactions, clock, "system")
+        book = PolicyBook(self.world, "system", ReferenceFolder(None))
         self.pki = ClusterPki(kube, "system", self.folder, "", leads=lambda: True, wall=clock.wall)
         self.hosts = HostRegistry(self.world)
         emitted = EmittedObjects(self.world)
-        self.snapshots = Snapshots(self.world, self.hosts, emitted, operator=None, bundle=lambda: "", wall=clock.wall)
-        self.views = Views(self.world, self.snapshots, self.lead, clock.wall)
+        self.snapshots = Snapshots(
+            self.world, book, self.hosts, emitted, operator=None, bundle=lambda: "", wall=clock.wall
+        )
+        self.views = Views(self.world, book, self.snapshots, self.lead, clock.wall)
         self.queue: WorkQueue[ObjectKey] = WorkQueue(
             self._work, failed=lambda *_: None, clock=clock, jitter=lambda: 0.5, workers=1
         )
@@ -122,7 +127,7 @@ class Subject:
             clock=clock, wall=clock.wall, jitter=lambda: 0.5, metrics=self.metrics,
         )  # fmt: skip
         self.hosts.bind(around, self.views)
-        reactions.bind(self.queue, self.world, self.hosts, self.snapshots)
+        reactions.bind(self.queue, self.world, book, self.hosts, self.snapshots)
         self.kopf = KopfWatch(lambda: None, lambda *_: None, clock)
         self.echoes = Echoes(OWN_KINDS, clock)
         self.watched = health.Watched(
