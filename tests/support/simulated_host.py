@@ -17,7 +17,10 @@ import msgspec
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tools.lab.firmware import Boot
 
+from chatelaine.agent.attester import Attester
+from chatelaine.agent.logs import LogFiles
 from chatelaine.agent.server import AgentServer
 from chatelaine.agent.simulated import SimulatedAttester, SimulatedTpm
 from chatelaine.agent.watch import ChangeCounter
@@ -45,6 +48,7 @@ from chatelaine.wire.messages import (
 )
 from chatelaine.wire.serve import Listener, Refused, answer, problems, read
 from support.simulated_gateway import SimulatedGateway
+from support.simulated_logs import HostLogs
 
 
 @dataclass
@@ -110,10 +114,15 @@ class SimulatedHost:
         tpm: SimulatedTpm | None = None,
         *,
         lifetime_seconds: int = LEAF_LIFETIME_SECONDS,
+        boot: Boot | None = None,
     ) -> None:
         self.name = name
         self.tpm = tpm or SimulatedTpm()
+        self.attester: Attester = SimulatedAttester(self.tpm)
         self.agent_leaf = _leaf(authority, folder / "agent", agent_server_name(name), lifetime_seconds)
+        self.logs = HostLogs(folder / "logs", self.tpm)
+        if boot is not None:
+            self.logs.boot(boot)
         self.gateway_leaf = _leaf(authority, folder / "gateway", gateway_server_name(name), lifetime_seconds)
         self.gateway = HostGateway(shown_spki=self.gateway_leaf.spki)
         self.held = Held()
@@ -122,13 +131,21 @@ class SimulatedHost:
         self.made: list[str] = []
         self.agent_port = self.gateway_port = 0
         self.agent: HostAgent | None = None
+        self.log_files: LogFiles | None = None
+        """What the agent reads instead of `logs`."""
         self._counter = ChangeCounter()
         self._listeners: list[Listener] = []
 
     async def start(self) -> None:
         """Listen, on the same ports as before if this is a restart."""
         agent = self.agent = HostAgent(
-            SimulatedAttester(self.tpm), self.gateway, self.agent_leaf, self._counter, time.time, alive_seconds=1.0
+            self.attester,
+            self.gateway,
+            self.agent_leaf,
+            self._counter,
+            time.time,
+            logs=self.log_files or (self.logs.files if self.logs.event_log.exists() else None),
+            alive_seconds=1.0,
         )
         for application, leaf, port in (
             (agent.application(), self.agent_leaf, "agent_port"),
@@ -153,6 +170,10 @@ class SimulatedHost:
     def changed(self) -> None:
         """The agent says that something changed."""
         self._counter.announce(ChangeKind.PCR)
+
+    def measured(self) -> None:
+        """The agent says that a file ran."""
+        self._counter.announce(ChangeKind.PCR, only_ima=True)
 
     def tamper(self, pcr: int = 4) -> None:
         """Extend a PCR; the agent notices and says so."""

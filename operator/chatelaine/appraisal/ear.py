@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from chatelaine.appraisal import boot_rules, ima_history
 from chatelaine.model.identifiers import GROUP
 from chatelaine.model.verdict import Appraisal, Finding, Outcome, Verdict
 
@@ -84,6 +85,10 @@ def ear_claims(appraisal: Appraisal, *, build: str, enrolled: bool = True) -> di
 _ASPECT: Final = {PLATFORM: "executables", HSM: "configuration"}
 
 
+def _of_platform(check: str) -> bool:
+    return check.startswith("pcr ") or check in (boot_rules.CHECK, ima_history.CHECK)
+
+
 def _part(tree: Finding, name: str) -> Outcome | None:
     """The worst outcome among what speaks about this part; None where nothing does.
 
@@ -91,7 +96,7 @@ def _part(tree: Finding, name: str) -> Outcome | None:
     alone compare nothing with a good value, so that they can refute, but affirm nothing.
     """
     rules = [rule for policy in tree.children for rule in policy.children]
-    outcomes = {rule.outcome for rule in rules if rule.check.startswith("pcr ") == (name == PLATFORM)}
+    outcomes = {rule.outcome for rule in rules if _of_platform(rule.check) == (name == PLATFORM)}
     if name == PLATFORM:
         checks = {check.outcome for check in tree.children if not check.children}
         outcomes |= checks if outcomes or Outcome.REFUTED in checks else checks and {Outcome.CANNOT_TELL}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from chatelaine.appraisal.appraise import appraise
 from chatelaine.appraisal.endorsement import endorsement_finding
+from chatelaine.appraisal.ima_history import ImaFindings, ImaHistory, rule_of, shown
 from chatelaine.appraisal.rules import Accounted
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.policy import AttestationPolicy, AttestationPolicySpec
@@ -30,6 +31,8 @@ class HostCase:
         issued_at: seconds since the epoch.
         accounted: labels of keys that rightly are in the token.
         last_epoch: of the last verdict; a refusal has no epoch of its own.
+        ima_before: where the IMA list was left, and what it had shown by then; None: the list is there from its
+            beginning.
     """
 
     subject: str
@@ -41,6 +44,7 @@ class HostCase:
     issued_at: int
     accounted: Accounted
     last_epoch: Epoch | None = None
+    ima_before: ImaHistory | None = None
 
     @property
     def spec(self) -> AttestationPolicySpec:
@@ -53,11 +57,18 @@ class HostCase:
         return self.issued_at + self.spec.freshness.max_age_seconds
 
 
-def appraise_host(evidence: VerifiedEvidence, case: HostCase) -> Appraisal:
-    """Judge evidence of the host itself, the endorsement rules included: a policy may have dropped this TPM."""
+def appraise_host(evidence: VerifiedEvidence, case: HostCase, *, ima: ImaFindings | None = None) -> Appraisal:
+    """Judge evidence of the host itself, the endorsement rules included: a policy may have dropped this TPM.
+
+    `ima`: what the IMA list has shown, where it was judged when it was read; its entries are then not in `evidence`.
+    """
+    if ima is None:
+        before = case.ima_before.findings if case.ima_before is not None else None
+        rule = rule_of(case.policy, at=case.issued_at)
+        ima = shown(evidence, {case.stamp.digest: rule} if rule is not None else {}, before)
     found = appraise(
-        evidence, ((case.stamp, case.spec),), subject=case.subject, generation=case.generation,
-        issued_at=case.issued_at, accounted=case.accounted,
+        evidence, ((case.stamp, case.spec, case.policy.material),), subject=case.subject,
+        generation=case.generation, issued_at=case.issued_at, accounted=case.accounted, ima=ima,
     )  # fmt: skip
     endorsed = endorsement_finding(case.ek_digest, case.ek_certificate, case.policy, at=case.issued_at)
     return _verdict(
@@ -75,6 +86,7 @@ def appraise_refusal(reason: str, detail: str, evidence_digest: str, case: HostC
 def _verdict(
     findings: Finding, evidence_digest: str, epoch: Epoch, compared: tuple[str, ...], case: HostCase
 ) -> Appraisal:
+    reference = case.policy.material.reference
     return Appraisal(
         subject=case.subject,
         verdict=verdict_of(findings.outcome),
@@ -84,5 +96,6 @@ def _verdict(
         epoch=epoch,
         issued_at=case.issued_at,
         valid_until=case.valid_until,
+        reference_digest=reference.digest if reference is not None else None,
         compared=compared,
     )

@@ -219,7 +219,9 @@ def compared_by(rules: Sequence[Rule], evidence: VerifiedEvidence) -> tuple[str,
             pcrs.setdefault(rule.bank.value, []).append(rule.index)
         elif isinstance(rule, FirmwareTable):
             others.add(f"firmware of {normal_model(evidence.statement.model)[:64]}")
-        else:
-            others.add("inventory" if isinstance(rule, InventoryRule) else "statement")
+        elif isinstance(rule, InventoryRule):
+            others.add("inventory")
+        elif isinstance(rule, StatementRule):
+            others.add("statement")
     banks = (f"pcr {bank}:{','.join(map(str, sorted(set(indices))))}" for bank, indices in sorted(pcrs.items()))
     return (*banks, *sorted(others))

@@ -11,9 +11,11 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
-from chatelaine.appraisal.appraise import selection_of
+from chatelaine.appraisal.appraise import pcrs_of, selection_of
+from chatelaine.appraisal.ima_history import rule_of
 from chatelaine.controller.gateways import GatewayLink
-from chatelaine.controller.hosts import HostMemory, Surroundings, agent_client
+from chatelaine.controller.hosts import HostMemory, KnownLogs, Surroundings, agent_client
+from chatelaine.controller.ima_reading import ImaQuestion
 from chatelaine.controller.interrogation import (
     ActivationRefused,
     Question,
@@ -23,11 +25,13 @@ from chatelaine.controller.interrogation import (
     interrogate,
     present,
 )
+from chatelaine.controller.pace import MeasurementPace
 from chatelaine.evidence.bundle import EnrolledIdentity
 from chatelaine.evidence.errors import AttestationKeyMismatch, EvidenceError, Malformed, StatementPcrMismatch
+from chatelaine.evidence.ima import IMA_PCR
 from chatelaine.model.backoff import backoff_seconds
 from chatelaine.model.hsm import Hsm
-from chatelaine.model.identifiers import agent_server_name
+from chatelaine.model.identifiers import agent_server_name, digest_of
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile.enrolment import same
@@ -62,6 +66,9 @@ class Prober:
         self._identity_pause = IDENTITY_PAUSE_SECONDS
         self._failures = 0
         self._agent: tuple[object, PeerClient] | None = None
+        self._pace = MeasurementPace()
+        self._measured: asyncio.TimerHandle | None = None
+        self._rest_seconds = LEAST_GAP_SECONDS
         self.last_round_at: float = around.clock()
         """Monotonic end of the last round, with or without a usable answer; before the first one, our start."""
 
@@ -80,6 +87,8 @@ class Prober:
                 group.create_task(self._rounds())
                 group.create_task(self._changes())
         finally:
+            if self._measured is not None:
+                self._measured.cancel()
             if self._agent is not None:
                 await self._agent[1].close()
 
@@ -88,7 +97,7 @@ class Prober:
     async def _rounds(self) -> None:
         while True:
             await self._round()
-            await asyncio.sleep(LEAST_GAP_SECONDS)
+            await asyncio.sleep(self._rest_seconds)
             try:
                 async with asyncio.timeout(self._pause()):
                     await self._signal.wait()
@@ -124,7 +133,9 @@ class Prober:
                 if agent is not None:
                     async for change in agent.lines("/v1/changes", Change, silence_seconds=SILENCE_SECONDS):
                         failures = 0
-                        if change.kind is not ChangeKind.ALIVE or change.counter != counter:
+                        if change.only_ima:
+                            self._file_measured()
+                        elif change.kind is not ChangeKind.ALIVE or change.counter != counter:
                             # The first line tells where the counter stands, and whatever was missed before it.
                             self._signal.set()
                         counter = change.counter
@@ -135,10 +146,25 @@ class Prober:
             failures += 1
             await asyncio.sleep(self._back_off(failures))
 
+    def _file_measured(self) -> None:
+        """A file was measured on the host, and nothing else: of interest if a policy looks at PCR 10, and at a pace."""
+        hsm = self._around.hsm(self._memory.name)
+        policies = self._around.policies(self._memory.name)
+        if hsm is None or self._measured is not None or not any(IMA_PCR in pcrs_of(p.spec) for p in policies):
+            return
+        longest = float(hsm.spec.attestation.interval_seconds)
+        delay = self._pace.delay_seconds(self._around.clock(), longest)
+        self._measured = asyncio.get_running_loop().call_later(delay, self._look_at_measured)
+
+    def _look_at_measured(self) -> None:
+        self._measured = None
+        self._signal.set()
+
     # --- one round
 
     async def _round(self) -> None:
         started = self._around.clock()
+        self._rest_seconds = LEAST_GAP_SECONDS
         try:
             await self._ask(started)
         except ActivationRefused as refused:
@@ -226,18 +252,45 @@ class Prober:
             await self._remember(hsm, agent, told, spki, started)
 
     async def _evidence(self, hsm: Hsm, agent: PeerClient, spki: bytes, identity: EnrolledIdentity) -> Told | None:
-        selection = selection_of([policy.spec for policy in self._around.policies(hsm.metadata.name)])
-        if selection is None:
-            return None
-        name = hsm.metadata.name
         for attempt in range(RACES):
-            question = Question(hsm.metadata.uid, spki, selection, self._around.accounted(name))
+            now = self._around.wall()
+            question = self._question(hsm, spki, identity, now)
+            if question is None:
+                return None
             try:
-                return await interrogate(agent, question, identity, now=self._around.wall())
+                told = await interrogate(agent, question, identity, now=now)
             except StatementPcrMismatch:
                 if attempt == RACES - 1:
                     raise
+            else:
+                if told.fetched_list:
+                    # Whoever makes us read whole lists again and again waits as long as it takes.
+                    self._rest_seconds = max(LEAST_GAP_SECONDS, self._around.wall() - now)
+                return told
         return None
+
+    def _question(self, hsm: Hsm, spki: bytes, identity: EnrolledIdentity, now: float) -> Question | None:
+        name = hsm.metadata.name
+        policies = self._around.policies(name)
+        selection = selection_of([policy.spec for policy in policies])
+        if selection is None:
+            return None
+        policies = [policy for policy in policies if policy.spec.tpm.pcrs.bank is selection.bank]
+        known = self._memory.logs
+        if known is None or known.keys != _keys(identity):
+            known = KnownLogs(_keys(identity))
+        found = ((policy.digest(), rule_of(policy, at=int(now))) for policy in policies)
+        rules = {digest: rule for digest, rule in found if rule is not None}
+        wants_log = any(policy.spec.tpm.event_log is not None for policy in policies)
+        return Question(
+            hsm.metadata.uid,
+            spki,
+            selection,
+            self._around.accounted(name),
+            wants_log=wants_log,
+            known_log=known.log() if wants_log else None,
+            ima=ImaQuestion(rules, known.ima) if rules else None,
+        )
 
     # --- what is remembered
 
@@ -249,6 +302,7 @@ class Prober:
         proven = told.verified is not None and enrolled is not None and told.round.keys == HostKeys.enrolled(enrolled)
         if proven and enrolled is not None:
             memory.attested(enrolled, spki)
+            self._keep_logs(told)
         memory.reached(Outcome.HOLDS, Reason.ANSWERS, "Agent and gateway answer.", self._around.wall())
         metrics.rounds.labels("authenticated" if told.verified is not None else "refused").inc()
         metrics.attest_seconds.observe(self._around.clock() - started)
@@ -257,6 +311,16 @@ class Prober:
             # Only over a key that the enrolled host has just bound in a quote: a stolen leaf ends with its day.
             name = agent_server_name(memory.name)
             await self._around.renew(agent, "/v1/leaf", name, told.agent_spki, told.agent_not_after)
+
+    def _keep_logs(self, told: Told) -> None:
+        """What the enrolled host need not send again; where its list shows nothing now, it was left where it was."""
+        known, log = self._memory.logs, told.evidence.event_log
+        mine = known if known is not None and known.keys == told.round.keys else None
+        ima = told.ima or (mine.ima if mine is not None else None)
+        if mine is not None and log is not None and mine.log() == log:
+            self._memory.logs = replace(mine, ima=ima)
+        else:
+            self._memory.logs = KnownLogs.after(told.round.keys, log, ima)
 
     def _note_activation(self, why: str, started: float) -> None:
         self._failures += 1
@@ -284,6 +348,10 @@ class Prober:
             if old is not None:
                 await old[1].close()
         return self._agent[1]
+
+
+def _keys(identity: EnrolledIdentity) -> HostKeys:
+    return HostKeys(identity.ak_name.hex(), digest_of(identity.attestation_key_spki))
 
 
 def _reach_reason(error: PeerError) -> Reason:

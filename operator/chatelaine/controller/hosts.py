@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ssl
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from chatelaine.appraisal.ima_history import ImaHistory
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.hsm import EnrolledIdentity, Hsm
 from chatelaine.model.identifiers import ANNOTATION_READMIT, agent_server_name, gateway_server_name
@@ -57,6 +59,27 @@ class Surroundings:
     metrics: OperatorMetrics
 
 
+@dataclass(frozen=True, slots=True)
+class KnownLogs:
+    """What a host need not send again. Whose it is, `keys` say: nobody else's log or list is taken for it.
+
+    `event_log`: packed; a log of 50 KB takes 10. `ima`: where its list was left.
+    """
+
+    keys: HostKeys
+    event_log: bytes | None = None
+    ima: ImaHistory | None = None
+
+    @classmethod
+    def after(cls, keys: HostKeys, event_log: bytes | None, ima: ImaHistory | None) -> KnownLogs:
+        """What an authenticated round has shown."""
+        return cls(keys, zlib.compress(event_log, 1) if event_log is not None else None, ima)
+
+    def log(self) -> bytes | None:
+        """The boot event log."""
+        return zlib.decompress(self.event_log) if self.event_log is not None else None
+
+
 @dataclass(slots=True)
 class HostMemory:
     """One host. Frozen pictures of it go into snapshots."""
@@ -69,6 +92,7 @@ class HostMemory:
     """Attested keys of the enrolled host's gateway, newest first."""
     made_keys: dict[str, KeyMadeFacts] = field(default_factory=dict)
     key_faults: dict[str, KeyFault] = field(default_factory=dict)
+    logs: KnownLogs | None = None
     _labels: tuple[object, frozenset[str]] | None = None
     _readmission: tuple[str, float] = ("", 0.0)
     _attested_as: HostKeys | None = None

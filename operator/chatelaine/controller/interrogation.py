@@ -7,12 +7,15 @@ outlives its round does not exist, so none can be used twice.
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from chatelaine.appraisal.ima_history import ImaHistory
+from chatelaine.controller.ima_reading import ImaQuestion, ImaReading
 from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence, verify_evidence
 from chatelaine.evidence.credential import ENTROPY_BYTES, make_credential
 from chatelaine.evidence.endorsement import MAX_EK_CERTIFICATE_BYTES
@@ -38,6 +41,8 @@ from chatelaine.wire.messages import (
 from chatelaine.wire.peer import PeerClient, PeerRefused
 
 SECRET_BYTES: Final = 32
+LIST_ROUNDS: Final = 4
+"""Rounds that one reading of an IMA list may take: to learn the boot, to catch up, and once more from the start."""
 MAX_KEY_TYPES: Final = 16
 
 
@@ -50,25 +55,36 @@ class Question:
     """What to ask a host for. `gateway_spki` is the key that the operator itself saw on the gateway's TLS.
 
     `accounted`: labels of the keys that rightly are in the token at the moment of asking.
+    `wants_log`: the boot event log is asked for; `known_log`: the one that the host sent last.
+    `ima`: how the IMA list is judged, and where it was left; None: it is not asked for.
     """
 
     subject_uid: str
     gateway_spki: bytes
     selection: Selection
     accounted: frozenset[str] = frozenset()
+    wants_log: bool = False
+    known_log: bytes | None = None
+    ima: ImaQuestion | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
     """One round. `verified` is None where it is an authenticated refusal.
 
+    `nonce`, `evidence`: the question's nonce, and all that was answered.
     `agent_spki`, `agent_not_after`: the key that the agent proved on TLS, and the end of its certificate.
+    `ima`: where the IMA list is left now, None where that is not known.
     """
 
     round: EvidenceRound
     verified: VerifiedEvidence | None
+    nonce: bytes
+    evidence: QuoteEvidence
     agent_spki: bytes
     agent_not_after: int
+    ima: ImaHistory | None = None
+    fetched_list: bool = False
 
 
 def enrolled_of(identity: EnrolledStatus, serial: str | None) -> EnrolledIdentity:
@@ -141,19 +157,52 @@ async def _activate(agent: PeerClient, ek: PublicArea, ak_name: bytes) -> None:
 
 
 async def interrogate(agent: PeerClient, question: Question, identity: EnrolledIdentity, *, now: float) -> Told:
-    """One round of evidence under `identity`.
+    """One round of evidence under `identity`; a list that is read for the first time takes several.
 
     Raises:
         PeerError: no usable answer.
         EvidenceError: the answer is not shown to be this host's.
     """
+    if question.ima is None:
+        return (await _ask(agent, question, identity, None, now=now))[0]
+    reading = ImaReading(agent, question.ima)
+    for _ in range(LIST_ROUNDS):
+        told, more = await _ask(agent, question, identity, reading, now=now)
+        if told.verified is None or await reading.follow(told.verified, told.evidence, more=more):
+            break
+    return await _with_list(told, reading)
+
+
+async def _with_list(told: Told, reading: ImaReading) -> Told:
+    if told.verified is None:
+        return told
+    verified, evidence, findings = await reading.result(told.verified, told.evidence)
+    round_ = replace(
+        told.round, evidence=verified, evidence_digest=verified.evidence_digest, ima=findings, ima_before=reading.before
+    )
+    return replace(
+        told, round=round_, verified=verified, evidence=evidence, ima=reading.history, fetched_list=reading.fetched
+    )
+
+
+async def _ask(
+    agent: PeerClient, question: Question, identity: EnrolledIdentity, reading: ImaReading | None, *, now: float
+) -> tuple[Told, bool]:
+    """One question and its answer, verified; and whether the IMA list goes on behind what came."""
     nonce = os.urandom(NONCE_BYTES)
-    selection = question.selection
+    selection, known = question.selection, question.known_log
     request = EvidenceRequest(
-        nonce=nonce, subject_uid=question.subject_uid, bank=selection.bank.value, indices=selection.indices
+        nonce=nonce,
+        subject_uid=question.subject_uid,
+        bank=selection.bank.value,
+        indices=selection.indices,
+        want_log=question.wants_log,
+        known_log=hashlib.sha256(known).digest() if known is not None else None,
+        ima_from=reading.offset_bytes if reading is not None else None,
+        ima_epoch=reading.epoch if reading is not None else "",
     )
     answer = await agent.call("POST", "/v1/evidence", request, EvidenceResponse)
-    evidence = evidence_of(answer.message)
+    evidence = evidence_of(answer.message, known_log=known)
     keys = HostKeys(identity.ak_name.hex(), digest_of(identity.attestation_key_spki))
     try:
         verified = verify_evidence(
@@ -164,15 +213,19 @@ async def interrogate(agent: PeerClient, question: Question, identity: EnrolledI
             agent_spki=answer.peer_spki,
             gateway_spki=question.gateway_spki,
             selection=selection,
+            wants_log=question.wants_log,
         )
     except EvidenceError as error:
         if not error.authenticated:
             raise
         refusal = AuthenticatedRefusal(error.reason, str(error))
         round_ = EvidenceRound(refusal, evidence.evidence_digest(), now, keys, accounted=question.accounted)
-        return Told(round_, None, answer.peer_spki, answer.peer_not_after)
-    round_ = EvidenceRound(verified, verified.evidence_digest, now, keys, accounted=question.accounted)
-    return Told(round_, verified, answer.peer_spki, answer.peer_not_after)
+        return Told(round_, None, nonce, evidence, answer.peer_spki, answer.peer_not_after), False
+    round_ = EvidenceRound(
+        verified, verified.evidence_digest, now, keys, accounted=question.accounted, wanted_log=question.wants_log
+    )
+    told = Told(round_, verified, nonce, evidence, answer.peer_spki, answer.peer_not_after)
+    return told, answer.message.ima_more
 
 
 def check_hierarchy(verified: VerifiedEvidence, presented: PresentedIdentity) -> None:
@@ -184,12 +237,15 @@ def check_hierarchy(verified: VerifiedEvidence, presented: PresentedIdentity) ->
     check_endorsement_hierarchy(verified.quote, parse_public(presented.ak_public), parse_public(presented.ek_public))
 
 
-def evidence_of(message: EvidenceResponse) -> QuoteEvidence:
-    """The answer as evidence.
+def evidence_of(message: EvidenceResponse, *, known_log: bytes | None = None) -> QuoteEvidence:
+    """The answer as evidence. A log that was left out because it is `known_log` is put in again.
 
     Raises:
         Malformed: PCR indices that are none.
     """
+    log = message.event_log
+    if log is None and known_log is not None and message.log_digest == hashlib.sha256(known_log).digest():
+        log = known_log
     return QuoteEvidence(
         attest=message.attest,
         signature=message.signature,
@@ -199,6 +255,9 @@ def evidence_of(message: EvidenceResponse) -> QuoteEvidence:
         statement=message.statement,
         statement_signature=message.statement_signature,
         inventory=message.inventory,
+        event_log=log,
+        ima_list=message.ima_list,
+        ima_offset=message.ima_offset,
     )
 
 

@@ -65,13 +65,14 @@ def appraised(
         ek_digest=identity.ek_digest if identity else "",
         ek_certificate=certificate_of(snapshot, identity) if identity else None,
         generation=generation, issued_at=int(round_.received_at), accounted=accounted,
-        last_epoch=before.epoch.epoch() if before else None,
+        last_epoch=before.epoch.epoch() if before else None, ima_before=round_.ima_before,
     )  # fmt: skip
     if isinstance(evidence, AuthenticatedRefusal):
         appraisal = appraise_refusal(evidence.reason, evidence.detail, round_.evidence_digest, case)
         facts: tuple[str, ...] = (f"refused={evidence.reason}",)
     else:
-        appraisal, facts = appraise_host(evidence, case), facts_of(evidence, accounted)
+        appraisal = appraise_host(evidence, case, ima=round_.ima)
+        facts = facts_of(evidence, accounted, policy, round_)
     verdict, findings, epoch = appraisal.verdict, appraisal.findings, appraisal.epoch
     valid_until = appraisal.valid_until
     trusted = verdict is Verdict.TRUSTED

@@ -20,7 +20,6 @@ from chatelaine.model.policy import AttestationPolicy, Enforcement
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Finding, Outcome, PolicyStamp, all_of
 from chatelaine.reconcile.claim_snapshot import HsmView, NamespaceFacts
-from chatelaine.reconcile.facts import covers
 from chatelaine.reconcile.judged import sentence, stamp_of
 from chatelaine.reconcile.policy import faults
 from chatelaine.release.rules import ReleaseRequest, judge_release
@@ -136,15 +135,16 @@ def _own_policy(
     evidence = round_.evidence if round_ else None
     if round_ is None or not isinstance(evidence, VerifiedEvidence) or not hsms.fresh:
         return _stands(claim, stamp, hsms, f"AttestationPolicy {name} waits for fresh evidence of Hsm {view.name}.")
-    if not covers(evidence.quote.selection, policy.spec):
-        return _stands(claim, stamp, hsms, f"AttestationPolicy {name} names PCRs that were not quoted yet.")
+    if not round_.covers(policy):
+        return _stands(claim, stamp, hsms, f"AttestationPolicy {name} asks for evidence that was not asked for yet.")
     appraisal = appraise(
         evidence,
-        ((stamp, policy.spec),),
+        ((stamp, policy.spec, policy.material),),
         subject=view.uid,
         generation=view.standing.epoch.generation if view.standing.epoch else 1,
         issued_at=int(round_.received_at),
         accounted=view.accounted | round_.accounted,
+        ima=round_.ima,
     )
     until = min(float(appraisal.valid_until), hsms.valid_until or 0.0)
     both = (*hsms.stamps, stamp)

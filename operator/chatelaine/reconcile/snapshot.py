@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from chatelaine.appraisal.appraise import pcrs_of
+from chatelaine.appraisal.ima_history import ImaFindings, ImaHistory
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.hsm import EnrolledIdentity, Hsm, Mode, TokenStatus
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
+
+NOTHING_READ: Final = ImaFindings({})
 
 # --- hosts: the controller's memory, empty right after a start ------------------------------------------------
 
@@ -78,6 +82,9 @@ class EvidenceRound:
     `presented` is set when the round was made together with a new look at the identity (enrolment, re-admission).
     `accounted`: `standing.accounted_labels` when the evidence was asked for. A round outlives the keys in its
     inventory: one that has rightly been destroyed since must not count against the host.
+    `wanted_log`: the boot event log was asked for.
+    `ima`: what the IMA list shows, by digest of each policy that asked; judged when the list was read, and its entries
+    are not kept. `ima_before`: where the list was left before this round; None: it was read from its beginning.
     """
 
     evidence: VerifiedEvidence | AuthenticatedRefusal
@@ -86,6 +93,18 @@ class EvidenceRound:
     keys: HostKeys
     presented: PresentedIdentity | None = None
     accounted: frozenset[str] = frozenset()
+    wanted_log: bool = False
+    ima: ImaFindings = NOTHING_READ
+    ima_before: ImaHistory | None = None
+
+    def covers(self, policy: AttestationPolicy) -> bool:
+        """Was everything asked for that `policy` judges? A refusal covers all."""
+        if isinstance(self.evidence, AuthenticatedRefusal):
+            return True
+        tpm, selection = policy.spec.tpm, self.evidence.quote.selection
+        quoted = selection.bank is tpm.pcrs.bank and pcrs_of(policy.spec) <= set(selection.indices)
+        logged = tpm.event_log is None or self.wanted_log
+        return quoted and logged and (tpm.ima is None or policy.digest() in self.ima.by_policy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome, Verdict
 from chatelaine.reconcile import enrolment as enrolments
 from chatelaine.reconcile.enrolment import Enrolment
-from chatelaine.reconcile.facts import covers
 from chatelaine.reconcile.judged import (
     STAMP_SECONDS,
     Standing,
@@ -253,10 +252,9 @@ def _judge_round(snapshot: HsmSnapshot, policy: AttestationPolicy, enrolment: En
                 f"The TPM's reset or restart counter went back. {readmission_message(held)}",
                 serves=False, enrolment=enrolment, attestation=held, identity=identity,
             )  # fmt: skip
-        if not covers(evidence.quote.selection, policy.spec):
-            late = _lapse(
-                snapshot, enrolment, Reason.EVIDENCE_UNDECIDED, "The policy names PCRs that were not quoted yet."
-            )
+        if not round_.covers(policy):
+            message = "The policy asks for evidence that the host has not been asked for yet."
+            late = _lapse(snapshot, enrolment, Reason.EVIDENCE_UNDECIDED, message)
             return replace(late, ask_evidence=True)
     generation = before.epoch.generation if before is not None else 1
     judged = appraised(snapshot, policy, round_, enrolment, generation=generation)

@@ -15,6 +15,7 @@ from chatelaine.appraisal.errors import NoPolicy
 from chatelaine.appraisal.rules import MAX_NAMED_KEYS, PcrRule
 from chatelaine.evidence.bundle import decode_evidence
 from chatelaine.model.identifiers import canonical_json, key_label
+from chatelaine.model.material import NO_MATERIAL, PolicyMaterial
 from chatelaine.model.policy import AttestationPolicySpec
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Appraisal, Epoch, Finding, Outcome, PolicyStamp, Verdict
@@ -44,8 +45,10 @@ def policy(*, pcrs=GOOD, hsm=HSM, seconds=30, **tpm) -> AttestationPolicySpec:
     return AttestationPolicySpec.model_validate(value)
 
 
-def stamped(spec: AttestationPolicySpec, name: str = "baseline") -> tuple[PolicyStamp, AttestationPolicySpec]:
-    return PolicyStamp(name, f"uid-{name}", 3, spec.digest()), spec
+def stamped(
+    spec: AttestationPolicySpec, name: str = "baseline", material: PolicyMaterial = NO_MATERIAL
+) -> tuple[PolicyStamp, AttestationPolicySpec, PolicyMaterial]:
+    return PolicyStamp(name, f"uid-{name}", 3, spec.digest()), spec, material
 
 
 def judged(*specs: AttestationPolicySpec, host: PaperHost = HOST, accounted=frozenset({LABEL}), **answer) -> Appraisal:
