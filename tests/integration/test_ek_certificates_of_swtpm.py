@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from tools.lab.swtpm import Swtpm
+from tools.lab.tpm_vendor import TpmVendor
 
 from chatelaine.evidence import errors
 from chatelaine.evidence.certificates import (
@@ -30,38 +30,18 @@ class Maker:
     """A TPM maker with a root and an intermediate of its own, and one TPM that it made."""
 
     folder: Path
+    vendor: TpmVendor = field(init=False)
 
     def manufacture(self) -> None:
-        for name in ("ca", "state", "certificates"):
-            (self.folder / name).mkdir(parents=True)
-        ca = self.folder / "ca"
-        (ca / "options").write_text("--platform-manufacturer Example\n--platform-version 2.1\n--platform-model Test\n")
-        (ca / "ca.conf").write_text(
-            f"statedir = {ca}\nsigningkey = {ca}/signkey.pem\n"
-            f"issuercert = {ca}/issuercert.pem\ncertserial = {ca}/certserial\n"
-        )
-        (ca / "setup.conf").write_text(
-            f"create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = {ca}/ca.conf\n"
-            f"create_certs_tool_options = {ca}/options\nactive_pcr_banks = sha256\n"
-        )
-        done = subprocess.run(
-            [
-                "swtpm_setup", "--tpm2", "--tpmstate", str(self.folder / "state"), "--config", str(ca / "setup.conf"),
-                "--create-ek-cert", "--write-ek-cert-files", str(self.folder / "certificates"),
-            ],
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        self.vendor = TpmVendor(self.folder / "ca")
+        self.vendor.make(self.folder / "state", self.folder / "certificates")
 
     def certificate(self, key: str) -> x509.Certificate:
         return load_certificates((self.folder / "certificates" / f"ek-{key}.crt").read_bytes())[0]
 
     @property
     def authorities(self) -> list[x509.Certificate]:
-        names = ("swtpm-localca-rootca-cert.pem", "issuercert.pem")
-        return [one for name in names for one in load_certificates((self.folder / "ca" / name).read_bytes())]
+        return list(load_certificates(self.vendor.pem.encode()))
 
     def judged(self, key: str, given: list[x509.Certificate] | None = None) -> VerifiedCertificate:
         roots, others = split_roots(self.authorities if given is None else given)

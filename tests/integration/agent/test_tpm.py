@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tools.lab.swtpm import Swtpm
+from tools.lab.tpm_vendor import TpmVendor
 
 from chatelaine.agent import tpm as tpm_module
 from chatelaine.agent.errors import AttesterTimeout, AttesterUnavailable, BankAbsent, StateDamaged
@@ -39,24 +39,7 @@ async def attester(tpm: Swtpm, tmp_path: Path) -> AsyncIterator[TpmAttester]:
 @pytest.fixture
 def manufactured(tmp_path: Path) -> Iterator[Swtpm]:
     """A TPM as a maker ships it: endorsement key in place, its certificate beside it, one bank."""
-    folder = tmp_path / "maker"
-    (folder / "ca").mkdir(parents=True)
-    (folder / "tpm").mkdir()
-    names = {"statedir": "", "signingkey": "/signkey.pem", "issuercert": "/issuercert.pem", "certserial": "/certserial"}
-    (folder / "ca.conf").write_text("".join(f"{key} = {folder}/ca{path}\n" for key, path in names.items()))
-    (folder / "ca.options").write_text(
-        "--platform-manufacturer Chatelaine\n--platform-version 1\n--platform-model test\n"
-    )
-    (folder / "setup.conf").write_text(
-        f"create_certs_tool=/usr/bin/swtpm_localca\ncreate_certs_tool_config={folder}/ca.conf\n"
-        f"create_certs_tool_options={folder}/ca.options\nactive_pcr_banks=sha256\n"
-    )
-    subprocess.run(
-        ["swtpm_setup", "--tpm2", "--tpmstate", str(folder / "tpm"), "--create-ek-cert",
-         "--config", str(folder / "setup.conf")],
-        check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
-    with Swtpm(folder / "tpm") as made:
+    with Swtpm(TpmVendor(tmp_path / "maker").make(tmp_path / "tpm")) as made:
         yield made
 
 
