@@ -8,6 +8,7 @@ quote, and on the last evidence of the same TPM that was trusted. It is short, w
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,7 +16,7 @@ from typing import Final
 from chatelaine.appraisal.event_words import words_of
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.errors import Malformed
-from chatelaine.evidence.event_log import Event, EventLog, parse_event_log, replay, replay_steps
+from chatelaine.evidence.event_log import MAX_LOG_BYTES, Event, EventLog, parse_event_log, replay, replay_steps
 from chatelaine.evidence.tpm_quote import VerifiedQuote
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Finding, Outcome
@@ -39,7 +40,7 @@ class Boot:
         bank: the quoted bank.
         pcrs: quoted values by index.
         reset_count: boots of this TPM.
-        log: the bytes of the log that came with it, whether it replays or not; None: none came.
+        log: the log that came with it, packed (`pack_log`), whether it replays or not; None: none came.
     """
 
     bank: Bank
@@ -49,7 +50,7 @@ class Boot:
 
     @classmethod
     def of(cls, quote: VerifiedQuote, log: bytes | None) -> Boot:
-        """As quoted."""
+        """As quoted, with a packed log."""
         return cls(quote.selection.bank, quote.pcrs, quote.reset_count, log)
 
     def events(self) -> EventLog | None:
@@ -57,10 +58,15 @@ class Boot:
         if self.log is None:
             return None
         try:
-            log = parse_event_log(self.log)
-        except Malformed:
+            log = parse_event_log(zlib.decompressobj().decompress(self.log, MAX_LOG_BYTES + 1))
+        except (Malformed, zlib.error):
             return None
         return log if _bank_id(self.bank) in log.banks else None
+
+
+def pack_log(log: bytes) -> bytes:
+    """A log as it is kept in memory, one for each host: a fifth of its length."""
+    return zlib.compress(log, 1)
 
 
 def refuted_pcrs(findings: Finding) -> frozenset[int]:

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from chatelaine.appraisal.host import HostCase
+from chatelaine.evidence import strict_json
 from chatelaine.evidence.bundle import MAX_BUNDLE_BYTES, EnrolledIdentity
 from chatelaine.evidence.errors import Malformed
+from chatelaine.evidence.ima import ImaProgress
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.identifiers import canonical_json
 from chatelaine.model.policy import AttestationPolicySpec
-from chatelaine.model.verdict import Appraisal, Epoch, PolicyStamp
+from chatelaine.model.verdict import Appraisal, Epoch, Finding, Outcome, PolicyStamp
 
 MAX_SPEC_BYTES: Final = 1024 * 1024
 MAX_APPRAISAL_BYTES: Final = 1024 * 1024
@@ -30,6 +32,8 @@ MAX_ROUND_BYTES: Final = MAX_BUNDLE_BYTES + MAX_SPEC_BYTES + MAX_APPRAISAL_BYTES
 MAX_LABELS: Final = 16384
 MAX_PARTS: Final = 256
 DIGEST_BYTES: Final = 32
+MAX_FINDING_DEPTH: Final = 8
+_FINDING: Final = frozenset(("check", "outcome", "reason", "detail", "expected", "found", "children"))
 
 
 class RoundKind(enum.StrEnum):
@@ -54,6 +58,7 @@ class Asked:
         agent_spki: the agent's TLS key that was seen (SubjectPublicKeyInfo, DER).
         gateway_spki: the gateway's, likewise.
         selection: the PCRs that were asked for.
+        wants_log: the boot event log was asked for.
     """
 
     nonce: bytes
@@ -62,6 +67,15 @@ class Asked:
     agent_spki: bytes
     gateway_spki: bytes
     selection: Selection
+    wants_log: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredIma:
+    """Where the IMA list was left before the round, and what it had shown by then under the policy that judges."""
+
+    progress: ImaProgress
+    finding: Finding | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,7 @@ class StoredCase:
         reference: SHA-256 of the envelope of its signed reference values; None: it leans on none.
         ek_digest, ek_certificate, generation, issued_at, last_epoch: as in `HostCase`.
         accounted: labels of keys *in the token* that were accounted for, sorted; None: that was not known.
+        ima_before: what was known of the IMA list; None: the round has it from its beginning.
     """
 
     stamp: PolicyStamp
@@ -87,6 +102,7 @@ class StoredCase:
     issued_at: int
     accounted: tuple[str, ...] | None
     last_epoch: Epoch | None
+    ima_before: StoredIma | None
 
     @classmethod
     def of(
@@ -108,7 +124,13 @@ class StoredCase:
             issued_at=case.issued_at,
             accounted=accounted,
             last_epoch=case.last_epoch,
+            ima_before=_ima(case),
         )
+
+
+def _ima(case: HostCase) -> StoredIma | None:
+    before = case.ima_before
+    return StoredIma(before.progress, before.findings.by_policy.get(case.stamp.digest)) if before is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,3 +198,28 @@ def spec_of(case: StoredCase) -> AttestationPolicySpec:
         return AttestationPolicySpec.model_validate_json(case.spec)
     except ValueError as error:
         raise Malformed("the stored policy is none") from error
+
+
+def decode_finding(data: bytes) -> Finding:
+    """A stored tree of findings.
+
+    Raises:
+        Malformed: it is none, or none of ours.
+    """
+    try:
+        return _finding(strict_json.loads(data), 0)
+    except (strict_json.NotStrict, ValueError) as error:
+        raise Malformed("the stored finding is none") from error
+
+
+def _finding(value: object, depth: int) -> Finding:
+    if not isinstance(value, dict) or depth > MAX_FINDING_DEPTH or not value.keys() <= _FINDING:
+        raise Malformed("the stored finding has other members")
+    children = value.get("children", [])
+    texts = {name: value[name] for name in _FINDING - {"children", "outcome"} if name in value}
+    if not isinstance(children, list) or not {"check", "outcome", "reason"} <= value.keys():
+        raise Malformed("the stored finding has other members")
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise Malformed("a text of the stored finding is none")
+    below = tuple(_finding(child, depth + 1) for child in children)
+    return Finding(outcome=Outcome(value["outcome"]), children=below, **texts)

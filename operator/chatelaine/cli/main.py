@@ -19,6 +19,7 @@ SUBCOMMANDS: Final = {
     "agent": "Answer for this host's TPM and HSM.",
     "host": "Let a host join, and join.",
     "verify": "Verify evidence offline.",
+    "evidence": "Look at the evidence that an operator has stored.",
     "policy": "Write, sign and try policies and reference values.",
 }
 """Each is a module of this room with a typer `app`."""

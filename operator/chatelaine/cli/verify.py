@@ -16,7 +16,7 @@ import typer
 
 from chatelaine.appraisal.ear import ear_claims
 from chatelaine.appraisal.offline import QuoteCase, judge_certificate, judge_quote, quote_appraisal
-from chatelaine.cli import verify_event_log, verify_ima
+from chatelaine.cli import verify_bundle, verify_event_log, verify_ima
 from chatelaine.cli import verify_inputs as inputs
 from chatelaine.cli.report import finish
 from chatelaine.cli.usage import UsageGroup
@@ -111,6 +111,8 @@ def certificate(
 
 app.command("event-log")(verify_event_log.event_log)
 app.command("ima")(verify_ima.ima)
+app.command("bundle")(verify_bundle.bundle)
+app.command("replay")(verify_bundle.replay)
 
 
 def _seconds(text: str) -> int:

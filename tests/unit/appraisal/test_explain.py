@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from tools.lab import event_log_writer as tcg
 from tools.lab import firmware
 
 from chatelaine.appraisal.event_words import MAX_NAME_CHARACTERS, words_of
-from chatelaine.appraisal.explain import MAX_SENTENCE_CHARACTERS, MAX_SENTENCES, Boot, explain, refuted_pcrs
+from chatelaine.appraisal.explain import MAX_SENTENCE_CHARACTERS, MAX_SENTENCES, Boot, explain, pack_log, refuted_pcrs
 from chatelaine.evidence.event_log import Event, parse_event_log
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Finding, Outcome, all_of
@@ -25,7 +26,7 @@ def booted(what: firmware.Boot | None = None, *, resets: int = 3, bank: Bank = B
     written = firmware.measured(what or firmware.Boot())
     values = written.values[tcg.SHA256 if bank is Bank.SHA256 else tcg.SHA384]
     pcrs = {index: values[index] for index in QUOTED}
-    return Boot(bank, pcrs, resets, written.data if log else None)
+    return Boot(bank, pcrs, resets, pack_log(written.data) if log else None)
 
 
 def extended(boot: Boot, index: int = 4, what: bytes = b"something") -> Boot:
@@ -36,7 +37,7 @@ def extended(boot: Boot, index: int = 4, what: bytes = b"something") -> Boot:
 
 def events_of(boot: Boot, index: int) -> list[Event]:
     assert boot.log is not None
-    return [event for event in parse_event_log(boot.log).events if event.pcr == index]
+    return [event for event in parse_event_log(zlib.decompress(boot.log)).events if event.pcr == index]
 
 
 GOOD = booted()
@@ -133,14 +134,15 @@ def test_evidence_of_another_bank_is_not_compared_with():
 def test_log_without_the_quoted_bank_explains_nothing():
     writer = tcg.EventLogWriter(banks=(tcg.SHA384,))
     writer.measure(4, tcg.EV_SEPARATOR, bytes(4))
-    now = replace(extended(GOOD), log=writer.data)
+    now = replace(extended(GOOD), log=pack_log(writer.data))
     assert any("cannot be read in bank Sha256" in sentence for sentence in explain(now, GOOD, {4}, log_asked=True))
 
 
 def test_log_that_is_none_explains_nothing():
-    now = replace(extended(GOOD), log=b"\xff" * 99)
-    assert any("cannot be read" in sentence for sentence in explain(now, GOOD, {4}, log_asked=True))
-    assert explain(now, replace(GOOD, log=b""), {4}, log_asked=True)
+    for log in (b"\xff" * 99, b"", pack_log(b"\xff" * 99), pack_log(bytes(64 * 1024 * 1024))):
+        now = replace(extended(GOOD), log=log)
+        assert any("cannot be read" in sentence for sentence in explain(now, GOOD, {4}, log_asked=True))
+        assert explain(now, replace(GOOD, log=log), {4}, log_asked=True)
 
 
 @given(st.lists(st.tuples(st.sampled_from(QUOTED), st.binary(max_size=8)), max_size=24), st.booleans())
@@ -149,7 +151,7 @@ def test_explanations_are_bounded_whatever_the_host_has_logged(events, lies):
     for index, data in events:
         writer.measure(index, tcg.EV_EFI_ACTION, b"\x1b[31m" * 200 + data)
     values = {index: writer.values.get(tcg.SHA256, {}).get(index, bytes(32)) for index in QUOTED}
-    now = Boot(Bank.SHA256, values, 4, writer.data)
+    now = Boot(Bank.SHA256, values, 4, pack_log(writer.data))
     told = explain(extended(now, 7) if lies else now, GOOD, set(QUOTED), log_asked=True)
     assert len(told) <= MAX_SENTENCES
     assert all(len(sentence) <= MAX_SENTENCE_CHARACTERS and sentence.isprintable() for sentence in told)
