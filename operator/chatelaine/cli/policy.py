@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from chatelaine.cli.policy_bundle import bundle
+from chatelaine.cli.policy_capture import capture
 from chatelaine.cli.policy_diff import diff
 from chatelaine.cli.policy_inspect import inspect
 from chatelaine.cli.policy_sign import sign
@@ -28,6 +29,7 @@ def policy() -> None:
 
 
 app.command()(bundle)
+app.command()(capture)
 app.command()(diff)
 app.command()(sign)
 app.command()(inspect)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json as json_text
 from collections.abc import Sequence
-from typing import Annotated, Final
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,8 +21,18 @@ from chatelaine.appraisal.errors import AppraisalError
 from chatelaine.appraisal.policy_diff import Change, ChangeKind, diff_specs, overall
 from chatelaine.appraisal.policy_words import Effect
 from chatelaine.cli import verify_inputs
-from chatelaine.cli.policy_ends import REFUSED, Json
-from chatelaine.cli.policy_files import PolicyFile, policy_or_bundle
+from chatelaine.cli.policy_ends import (
+    DEFAULT_NAMESPACE,
+    DEFAULT_STATE_DIR,
+    REFUSED,
+    Json,
+    Kubeconfig,
+    Namespace,
+    Reach,
+    StateDir,
+)
+from chatelaine.cli.policy_files import PolicyFile, policy, policy_or_bundle
+from chatelaine.evidence.dsse import MAX_ENVELOPE_BYTES
 from chatelaine.evidence.reference_values import Predicate
 
 MAX_LINES: Final = 200
@@ -40,15 +52,38 @@ _EFFECTS: Final = {
 
 
 def diff(
-    before: Annotated[str, typer.Argument(metavar="A", help="AttestationPolicy, YAML or JSON, or a bundle.")],
-    after: Annotated[str, typer.Argument(metavar="B", help="What it is compared with, of the same kind.")],
+    before: Annotated[
+        str | None, typer.Argument(metavar="A", help="AttestationPolicy, YAML or JSON, or a bundle.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Argument(metavar="B", help="What it is compared with, of the same kind.")
+    ] = None,
+    live: Annotated[
+        str | None, typer.Option(metavar="F", help="Instead of A and B: a policy; every host that it judges is asked.")
+    ] = None,
+    bundle: Annotated[
+        str | None, typer.Option(metavar="F", help="With --live: signed reference values that are not in place yet.")
+    ] = None,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    reference_values_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --live: the operator's --reference-values-dir.")
+    ] = None,
     *,
     json: Json = False,
 ) -> None:
-    """Say what changes between two policies, or two bundles of reference values.
+    """Say what changes between two policies or bundles, or, with --live, who would be refused by a policy, and why.
 
-    Signatures of bundles are not checked here. Exit status: 0 they judge alike, 1 they differ.
+    Signatures of A and B are not checked. Exit status: 0 they judge alike, 1 they differ. With --live nothing is
+    written; 0 every host holds, 1 one would be refused, 2 of one it cannot be told.
     """
+    if live is not None:
+        if before is not None:
+            raise typer.BadParameter("give either A and B, or --live", param_hint="--live")
+        _live(live, bundle, Reach(state_dir, kubeconfig, namespace, reference_values_dir, None), json=json)
+    if before is None or after is None:
+        raise typer.BadParameter("give A and B, or --live F")
     verify_inputs.check_one_standard_input(before, after)
     old, new = policy_or_bundle(before), policy_or_bundle(after)
     try:
@@ -60,6 +95,20 @@ def diff(
     else:
         _print(changes)
     raise typer.Exit(REFUSED if changes else 0)
+
+
+def _live(name: str, bundle: str | None, reach: Reach, *, json: bool) -> NoReturn:
+    verify_inputs.check_one_standard_input(name, bundle)
+    file = policy(name)
+    if not file.name:
+        raise typer.BadParameter(f"{name}: metadata.name says which Hsms it judges; it has none", param_hint="--live")
+    if bundle is not None and file.spec.reference_values is None:
+        raise typer.BadParameter("the policy names no reference values", param_hint="--bundle")
+    data = verify_inputs.binary(bundle, MAX_ENVELOPE_BYTES) if bundle is not None else None
+    # The Kubernetes client takes a while to load, and two files are compared without it.
+    from chatelaine.cli.policy_live import diff_live
+
+    diff_live(file, replace(reach, bundle=data), json=json)
 
 
 def _changes(old: PolicyFile | Predicate, new: PolicyFile | Predicate) -> tuple[Change, ...]:

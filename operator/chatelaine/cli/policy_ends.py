@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 
@@ -20,7 +21,28 @@ DEFAULT_STATE_DIR: Final = Path("/var/lib/chatelaine/operator")
 Kubeconfig = Annotated[
     Path | None, typer.Option(metavar="F", help="Default: $KUBECONFIG, else the pod's service account.")
 ]
+Namespace = Annotated[str, typer.Option(help="Namespace of the operator.")]
+DEFAULT_NAMESPACE: Final = "chatelaine-system"
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How to reach a cluster and its hosts.
+
+    Attributes:
+        state_dir: where an operator keeps its leaf.
+        kubeconfig: None: `$KUBECONFIG`, else the pod's service account.
+        namespace: the operator's.
+        reference_values_dir: the operator's folder of reference values, if it has one.
+        bundle: a signed bundle that is not in the cluster yet.
+    """
+
+    state_dir: Path
+    kubeconfig: Path | None
+    namespace: str = DEFAULT_NAMESPACE
+    reference_values_dir: Path | None = None
+    bundle: bytes | None = None
 
 
 def say(message: str) -> None:
@@ -28,7 +50,7 @@ def say(message: str) -> None:
     typer.echo("".join(c if c.isprintable() else "?" for c in message), err=True)
 
 
-def ended(message: str, status: Literal[1, 2]) -> typer.Exit:
+def ended(message: str, status: int) -> typer.Exit:
     """Says why, and ends with `status`."""
     say(f"chatelaine policy: {message}")
     return typer.Exit(status)

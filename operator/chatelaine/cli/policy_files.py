@@ -98,8 +98,8 @@ class _Loader(yaml.SafeLoader):
 
 def _unwrapped(name: str, value: object) -> tuple[str, dict[str, Any]]:
     called = ""
-    if isinstance(value, dict) and "kind" in value:
-        if value["kind"] != KIND:
+    if isinstance(value, dict) and ("kind" in value or "spec" in value):
+        if value.get("kind", KIND) != KIND:
             raise typer.BadParameter(f"{name}: of kind {shown(value['kind'])}, not {KIND}")
         metadata = value.get("metadata")
         called = str(metadata.get("name") or "") if isinstance(metadata, dict) else ""

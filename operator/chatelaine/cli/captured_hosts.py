@@ -1,0 +1,134 @@
+"""Asks the hosts that a policy is captured from, and judges them by what was captured: nothing is written anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from chatelaine.appraisal.capture import Capture
+from chatelaine.cli.live_hosts import Asked, LiveHosts, NotThisHost, Standing, Wanted, live_hosts
+from chatelaine.cli.live_verdicts import accounted_in, verdict_of
+from chatelaine.cli.policy_ends import CANNOT_TELL, REFUSED, Reach, ended
+from chatelaine.evidence.bundle import VerifiedEvidence
+from chatelaine.evidence.errors import EventLogMismatch, EvidenceError
+from chatelaine.evidence.reference_files import CompactAllowList
+from chatelaine.evidence.reference_values import Predicate
+from chatelaine.evidence.tpm_types import Selection
+from chatelaine.evidence.uefi_command_line import STUB_PCR
+from chatelaine.kube.errors import KubeError
+from chatelaine.model.claim import HsmClaim
+from chatelaine.model.common import ObjectMeta
+from chatelaine.model.identifiers import digest_of
+from chatelaine.model.material import NO_MATERIAL, PolicyMaterial, ReferenceValues
+from chatelaine.model.policy import AttestationPolicy
+from chatelaine.model.tpm_policy import Bank
+from chatelaine.model.verdict import Verdict
+from chatelaine.pki.errors import PkiError
+from chatelaine.wire.peer import PeerError, PeerNotAuthenticated
+
+_WHOSE: Final = {
+    Standing.ENROLLED: "evidence of the enrolled identity",
+    Standing.APPROVED: "evidence of the identity that spec.identity approves; it is not enrolled yet",
+    Standing.UNAPPROVED: (
+        "NOBODY HAS APPROVED THIS HOST, so its identity is not proven: this is some TPM's evidence, perhaps not that of"
+        " the host you mean. Compare both digests with the machine's and commit them to spec.identity first"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedHosts:
+    """What was asked of each host, and the claims of the cluster, as they are now."""
+
+    asked: Mapping[str, Asked]
+    claims: Sequence[HsmClaim]
+
+    @property
+    def evidence(self) -> dict[str, VerifiedEvidence]:
+        """By name of the host."""
+        found = {name: asked.evidence for name, asked in self.asked.items()}
+        return {name: evidence for name, evidence in found.items() if isinstance(evidence, VerifiedEvidence)}
+
+    @property
+    def policy_name(self) -> str:
+        """Of the policy that the first Hsm names."""
+        return next(iter(self.asked.values())).hsm.spec.attestation.policy_ref.name
+
+    def whose(self) -> dict[str, str]:
+        """Whose evidence each is, as a sentence with the digests that name the host."""
+        return {
+            name: f"{_WHOSE[asked.standing]} (EK {asked.ek_digest}, HSM key {asked.attestation_key_thumbprint})"
+            for name, asked in self.asked.items()
+        }
+
+    def standings(self) -> dict[str, str]:
+        """The same as one word."""
+        return {name: asked.standing.value for name, asked in self.asked.items()}
+
+    def refused_by(self, name: str, made: Capture) -> list[str]:
+        """Hosts that would not hold under what was captured from them, and why: a rule of the base refuses them."""
+        policy = AttestationPolicy(metadata=ObjectMeta(name=name), spec=made.typed())
+        policy = policy.with_material(_unsigned(made.bundle))
+        said = []
+        for host, asked in self.asked.items():
+            verdict = verdict_of(asked, policy, accounted_in(asked.hsm, self.claims))
+            leaf = verdict.findings.first(verdict.findings.outcome)
+            if verdict.verdict is not Verdict.TRUSTED and leaf is not None:
+                said.append(f"{host} would not hold under this policy: {leaf.check}: {leaf.detail or leaf.reason}")
+        return said
+
+
+def _unsigned(bundle: Predicate | None) -> PolicyMaterial:
+    """The bundle as if somebody had signed it."""
+    if bundle is None:
+        return NO_MATERIAL
+    dbx = frozenset(map(bytes.fromhex, bundle.dbx_at_least))
+    files = CompactAllowList(bundle.files)
+    digest = digest_of(bundle.encode())
+    return PolicyMaterial((), ReferenceValues(bundle.name, bundle.version, digest, (), bundle.pcrs, dbx, files))
+
+
+def ask_hosts(names: Sequence[str], bank: Bank, indices: Sequence[int], reach: Reach) -> CapturedHosts:
+    """Fresh evidence of each host, by its name; all of them answer, or nothing is captured.
+
+    Raises:
+        typer.Exit: 1 where whoever answers is not shown to be the host, 2 where nobody answers.
+    """
+    try:
+        return asyncio.run(_ask_all(names, Selection(bank, tuple(indices)), reach))
+    except (PkiError, KubeError, OSError) as error:
+        raise ended(str(error), CANNOT_TELL) from error
+
+
+async def _ask_all(names: Sequence[str], selection: Selection, reach: Reach) -> CapturedHosts:
+    async with live_hosts(reach.state_dir, reach.kubeconfig) as live:
+        claims = await live.claims()
+        return CapturedHosts({name: await _ask(live, name, selection) for name in names}, claims)
+
+
+async def _ask(live: LiveHosts, name: str, selection: Selection) -> Asked:
+    hsm = await live.hsm(name)
+    wanted = Wanted(selection, event_log=True, ima=True, certificate=True)
+    try:
+        asked = await live.ask(hsm, wanted)
+        if _moved_later(asked):
+            fewer = tuple(index for index in selection.indices if index != STUB_PCR)
+            asked = await live.ask(hsm, Wanted(Selection(selection.bank, fewer), event_log=True, ima=True))
+    except (NotThisHost, EvidenceError, PeerNotAuthenticated) as error:
+        raise ended(
+            f"{name}: nothing was captured; whoever answers is not shown to be this host: {error}", REFUSED
+        ) from error
+    except PeerError as error:
+        raise ended(f"{name}: nothing was captured; it did not answer: {error}", CANNOT_TELL) from error
+    if not isinstance(asked.evidence, VerifiedEvidence):
+        raise ended(f"{name}: nothing was captured; its evidence is refused: {asked.evidence.detail}", REFUSED)
+    return asked
+
+
+def _moved_later(asked: Asked) -> bool:
+    """A log of the firmware does not replay, perhaps for what the running system measured into PCR 12."""
+    evidence = asked.evidence
+    flaw = evidence.boot_log_flaw if isinstance(evidence, VerifiedEvidence) else None
+    return flaw is not None and flaw.reason == EventLogMismatch.reason
