@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, TypeVar
 
 import typer
 
 from chatelaine.cli import policy_inputs as inputs
+from chatelaine.cli import verify_inputs
 from chatelaine.cli.policy_description import Description, moment, read_description, rfc3339
 from chatelaine.cli.policy_file_lists import read_checksums
+from chatelaine.evidence.corim import import_corim
+from chatelaine.evidence.corim_cbor import MAX_CORIM_BYTES
+from chatelaine.evidence.dsse import VerifyingKey
 from chatelaine.evidence.errors import ReferenceValuesError
 from chatelaine.evidence.reference_files import GoodFile, combined, with_grace, write_files
-from chatelaine.evidence.reference_values import Predicate, read_payload, read_predicate
+from chatelaine.evidence.reference_values import PcrValues, Predicate, read_payload, read_predicate
 
 T = TypeVar("T", str, int)
 
@@ -29,6 +34,12 @@ def bundle(
     until: Annotated[
         str | None, typer.Option(metavar="TIME", help="Makes all of --files a grace that ends then; RFC 3339.")
     ] = None,
+    corim: Annotated[
+        list[str] | None, typer.Option(metavar="F", help="PCR values out of a CoRIM, CBOR; several times.")
+    ] = None,
+    corim_key: Annotated[
+        str | None, typer.Option(metavar="F", help="Public key, PEM, by which every --corim must be signed.")
+    ] = None,
     previous: Annotated[
         str | None,
         typer.Option(metavar="F", help="The bundle before: gives the name, and the version that comes after it."),
@@ -43,6 +54,8 @@ def bundle(
 ) -> None:
     """Put reference values together; the result is the payload that `policy sign` signs."""
     now = int(time.time())
+    if corim_key is not None and not corim:
+        raise typer.BadParameter("needs --corim", param_hint="--corim-key")
     if grace_seconds is not None and previous is None:
         raise typer.BadParameter("needs --previous", param_hint="--grace-seconds")
     end = None if until is None else moment(until, "--until")
@@ -53,7 +66,8 @@ def bundle(
         good = combined((*written.good_files(), *listed))
         if before is not None and grace_seconds is not None:
             good = with_grace(good, before.files, now=now, until=now + grace_seconds)
-        found = _predicate(written, good, before, name, number, now)
+        pcrs = _pcrs(written, [_imported(each, corim_key, now) for each in corim or ()])
+        found = _predicate(written, pcrs, good, before, name, number, now)
         payload = found.encode()
         read_payload(payload)
     except ReferenceValuesError as error:
@@ -62,8 +76,33 @@ def bundle(
     inputs.write(payload, output)
 
 
+def _imported(name: str, key: str | None, now: int) -> PcrValues:
+    """The PCR values of a CoRIM; what it holds besides is named on standard error."""
+    signer = None if key is None else VerifyingKey.parse("of --corim-key", inputs.public_key(key))
+    found = import_corim(verify_inputs.binary(name, MAX_CORIM_BYTES), at=now, signer=signer)
+    signed = "not signed" if found.signed_by is None else "signed by the given key"
+    typer.echo(f"{name}: {signed}; PCR values for {'; '.join(found.environments)}", err=True)
+    for sentence in found.left_out:
+        typer.echo(f"{name}: left out: {sentence}", err=True)
+    return found.pcrs
+
+
+def _pcrs(written: Description, imported: Iterable[PcrValues]) -> dict[str, dict[str, list[str]]]:
+    """All good values together, each once."""
+    together: dict[str, dict[str, dict[str, None]]] = {}
+    said: list[Mapping[str, Mapping[int, Sequence[str]]]] = [written.pcrs]
+    said += ({bank.value: found for bank, found in each.items()} for each in imported)
+    for banks in said:
+        for bank, found in banks.items():
+            listed = together.setdefault(bank, {})
+            for index, values in found.items():
+                listed.setdefault(str(index), {}).update(dict.fromkeys(values))
+    return {bank: {index: list(values) for index, values in found.items()} for bank, found in together.items()}
+
+
 def _predicate(
     written: Description,
+    pcrs: dict[str, dict[str, list[str]]],
     files: tuple[GoodFile, ...],
     before: Predicate | None,
     name: str | None,
@@ -84,9 +123,7 @@ def _predicate(
             "name": series,
             "version": version,
             "issuedAt": rfc3339(at),
-            "pcrs": {
-                bank: {str(index): values for index, values in found.items()} for bank, found in written.pcrs.items()
-            },
+            "pcrs": pcrs,
             "dbxAtLeast": written.dbx_at_least,
             "files": write_files(files),
         }

@@ -11,7 +11,7 @@ import typer
 from chatelaine.cli import verify_inputs as inputs
 from chatelaine.cli.exits import FAILED
 from chatelaine.evidence import strict_json
-from chatelaine.evidence.dsse import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
+from chatelaine.evidence.dsse import MAX_ENVELOPE_BYTES, MAX_PEM_CHARACTERS, Envelope, parse_envelope
 from chatelaine.evidence.errors import PayloadTypeRefused, ReferenceValuesError
 from chatelaine.evidence.reference_values import PAYLOAD_TYPE, Predicate, read_payload, read_predicate
 
@@ -34,6 +34,11 @@ def envelope(name: str) -> Envelope:
     if isinstance(members, dict) and "issuedAt" in members:
         return Envelope(PAYLOAD_TYPE, read_predicate(members).encode())
     return parse_envelope(data)
+
+
+def public_key(name: str) -> str:
+    """A public key in PEM, not yet read as one."""
+    return inputs.binary(name, MAX_PEM_CHARACTERS).decode("ascii", "replace")
 
 
 def predicate_of(found: Envelope) -> Predicate:

@@ -13,7 +13,7 @@ from chatelaine.cli import policy_inputs as inputs
 from chatelaine.cli import verify_inputs
 from chatelaine.cli.exits import VERDICTS
 from chatelaine.cli.report import print_json, print_report
-from chatelaine.evidence.dsse import MAX_PEM_CHARACTERS, Envelope
+from chatelaine.evidence.dsse import Envelope
 from chatelaine.evidence.errors import ReferenceValuesError
 from chatelaine.evidence.reference_values import Predicate, verify_bundle
 from chatelaine.model.identifiers import digest_of
@@ -70,16 +70,12 @@ def _source(policy: str | None, keys: list[str], threshold: int | None, series: 
     try:
         return ReferenceValuesSource(
             series=series,
-            keys=[ReferenceKey(name=f"key-{n}", public_key=_pem(name)) for n, name in enumerate(keys, 1)],
+            keys=[ReferenceKey(name=f"key-{n}", public_key=inputs.public_key(name)) for n, name in enumerate(keys, 1)],
             threshold=len(keys) if threshold is None else threshold,
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise typer.BadParameter(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", param_hint="--key") from error
-
-
-def _pem(name: str) -> str:
-    return verify_inputs.binary(name, MAX_PEM_CHARACTERS).decode("ascii", "replace")
 
 
 def _finding(envelope: Envelope, source: ReferenceValuesSource | None, not_below: int) -> Finding:

@@ -10,7 +10,7 @@ import typer
 from chatelaine.cli import policy_inputs as inputs
 from chatelaine.cli import verify_inputs
 from chatelaine.cli.policy_keys import MAX_KEY_FILE_BYTES, signing_key, with_foreign_signature, with_signature_of
-from chatelaine.evidence.dsse import MAX_PEM_CHARACTERS, MAX_SIGNATURE_BYTES, VerifyingKey
+from chatelaine.evidence.dsse import MAX_SIGNATURE_BYTES, VerifyingKey
 from chatelaine.evidence.errors import ReferenceValuesError
 
 
@@ -52,8 +52,8 @@ def sign(
             envelope = with_signature_of(envelope, each)
         if signature is not None and public_key is not None:
             raw = verify_inputs.binary(signature, MAX_SIGNATURE_BYTES)
-            pem = verify_inputs.binary(public_key, MAX_PEM_CHARACTERS).decode("ascii", "replace")
-            envelope = with_foreign_signature(envelope, raw, VerifyingKey.parse("of --public-key", pem))
+            signer = VerifyingKey.parse("of --public-key", inputs.public_key(public_key))
+            envelope = with_foreign_signature(envelope, raw, signer)
     except ReferenceValuesError as error:
         raise inputs.refused(error) from error
     typer.echo(inputs.summary(found), err=True)

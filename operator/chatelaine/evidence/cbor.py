@@ -16,7 +16,7 @@ from chatelaine.evidence.reader import bounded
 
 MAX_DEPTH: Final = 8
 
-_BUILT_IN_TAGS: Final = (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 100, 256, 258, 260, 261, 1004, 43000, 55799)
+BUILT_IN_TAGS: Final = (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 100, 256, 258, 260, 261, 1004, 43000, 55799)
 
 
 def encode(value: object) -> bytes:
@@ -41,7 +41,7 @@ def decode(data: bytes, *, limit_bytes: int, what: str, max_items: int | None = 
     """
     data = bounded(data, limit_bytes, what)
     if max_items is not None:
-        _check_count(data, max_items, what)
+        check_count(data, max_items, what)
     try:
         value = cbor2.loads(
             data,
@@ -75,8 +75,12 @@ def _keys(value: object) -> str:
     return str(sorted(map(str, value))) if isinstance(value, dict) else type(value).__name__
 
 
-def _check_count(data: bytes, max_items: int, what: str) -> None:
-    """Walk from head to head (RFC 8949 §3) and make nothing; what is not well formed is the decoder's to refuse."""
+def check_count(data: bytes, max_items: int, what: str) -> None:
+    """Walk from head to head (RFC 8949 §3) and make nothing; what is not well formed is the decoder's to refuse.
+
+    Raises:
+        Oversized: more than `max_items` values of any kind, at all depths together.
+    """
     at, items, end = 0, 0, len(data)
     while at < end:
         items += 1
@@ -98,7 +102,7 @@ def _no_tag(*_: object) -> NoReturn:
     raise cbor2.CBORDecodeError("tags are not allowed")
 
 
-_NO_TAGS: Final = dict.fromkeys(_BUILT_IN_TAGS, _no_tag)
+_NO_TAGS: Final = dict.fromkeys(BUILT_IN_TAGS, _no_tag)
 
 
 def _check_types(value: object, what: str) -> None:

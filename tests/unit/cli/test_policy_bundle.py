@@ -8,8 +8,10 @@ import subprocess
 import time
 from pathlib import Path
 
+import cbor2
 import pytest
 import yaml
+from cbor2 import CBORTag
 from typer.testing import CliRunner, Result
 
 from chatelaine.cli.policy import app
@@ -130,6 +132,28 @@ def test_several_lists_add_up_and_what_is_allowed_longer_stays(tmp_path):
     assert found.files == (GoodFile("/bin/ls", ("sha256:" + "ab" * 32, "sha256:" + "cd" * 32)),)
 
 
+# --- CoRIM -----------------------------------------------------------------------------------------------------
+
+
+def test_pcr_values_of_a_corim_add_to_what_was_written(tmp_path):
+    measured = [{0: 4, 1: {2: [[1, b"\x11" * 32]]}}, {0: "PCR 9", 1: {2: [[7, b"\x99" * 48], ["md5", b"?"]]}}]
+    comid = CBORTag(506, cbor2.dumps({1: {0: "id"}, 4: {0: [[{0: {1: "ACME"}}, measured]]}}))
+    (tmp_path / "corim").write_bytes(cbor2.dumps(CBORTag(501, {0: "id", 1: [comid]})))
+    done = run("bundle", "-", "--corim", tmp_path / "corim", stdin=WRITTEN.encode())
+    assert read_payload(done.stdout_bytes).pcrs == {
+        Bank.SHA256: {4: ("11" * 32, "22" * 32), 7: ("77" * 32,)},
+        Bank.SHA384: {9: ("99" * 48,)},
+    }
+    assert "not signed; PCR values for ACME" in done.stderr
+    assert "left out: PCR 9: a digest of algorithm md5" in done.stderr
+    (tmp_path / "key").write_text(ALICE.listed().public_key)
+    unsigned = run(
+        "bundle", "-", "--corim", tmp_path / "corim", "--corim-key", tmp_path / "key", stdin=WRITTEN.encode()
+    )
+    assert (unsigned.exit_code, unsigned.stdout_bytes) == (1, b"")
+    assert "CorimRefused" in unsigned.stderr
+
+
 # --- the bundle before -----------------------------------------------------------------------------------------
 
 
@@ -213,6 +237,8 @@ def test_description_that_would_be_refused_later_is_refused_here(written):
     "arguments",
     [
         ["--grace-seconds", "60"],
+        ["--name", "lab", "--version", "1", "--corim-key", "/dev/null"],
+        ["--name", "lab", "--version", "1", "--corim", "/nonexistent"],
         ["--name", "lab", "--version", "1", "--until", "tomorrow"],
         ["--name", "lab", "--version", "1", "--until", "2026-12-01T00:00:00"],
         ["--name", "lab", "--version", "1", "--files", "/nonexistent"],
