@@ -25,15 +25,15 @@ GROUPS = {
     ),
     **dict.fromkeys(("csr", "client-csr", "ca-bundle", "leaf", "invitation", "pkcs11-uri"), "key_targets"),
     **dict.fromkeys(
-        ("message", "agent-evidence", "gateway-identity", "view", "sign-request", "object"),
-        "wire_targets",
+        (
+            "envelope", "bundle", "reference-payload", "reference-key", "corim", "signed-corim", "file-list",
+            "description",
+        ),
+        "reference_targets",
     ),
     **dict.fromkeys(
-        (
-            "event-log", "measured-boot", "uefi-variable", "signature-lists", "signature-entry", "partition-table",
-            "kernel-command-line", "argument-glob",
-        ),
-        "boot_targets",
+        ("message", "agent-evidence", "gateway-identity", "view", "sign-request", "object"),
+        "wire_targets",
     ),
     **dict.fromkeys(("ima-binary", "ima-ascii", "ima-file-signature", "path-glob"), "ima_targets"),
 }  # fmt: skip
