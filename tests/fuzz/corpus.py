@@ -35,6 +35,13 @@ GROUPS = {
         ("message", "agent-evidence", "gateway-identity", "view", "sign-request", "object"),
         "wire_targets",
     ),
+    **dict.fromkeys(
+        (
+            "event-log", "measured-boot", "uefi-variable", "signature-lists", "signature-entry", "partition-table",
+            "kernel-command-line", "argument-glob",
+        ),
+        "boot_targets",
+    ),
     **dict.fromkeys(("ima-binary", "ima-ascii", "ima-file-signature", "path-glob"), "ima_targets"),
 }  # fmt: skip
 
