@@ -93,6 +93,21 @@ def policy(name: str) -> Object:
                 "bank": "Sha256",
                 "values": [{"index": 0, "anyOf": ["3d" * 32]}, {"index": 7, "anyOf": ["65" * 32]}],
             },
+            "eventLog": {
+                "replay": "Required",
+                "secureBoot": "Enabled",
+                "authorities": {"required": [DIGEST_A], "allowed": [DIGEST_A], "forbidden": [DIGEST_B]},
+                "dbxAtLeast": ["ab" * 32],
+                "optionRoms": "Refuse",
+                "forbiddenImages": ["cd" * 32],
+                "kernelCommandLine": {"required": ["lockdown=*"], "forbidden": ["init=*"]},
+            },
+            "ima": {
+                "allow": [{"path": "/usr/bin/sh", "digests": [DIGEST_A]}],
+                "unjudgedPaths": ["/var/log/**"],
+                "signingKeys": ["-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n"],
+                "violations": "Refuse",
+            },
         },
         "hsm": {
             "firmware": [{"model": "softhsm v2", "anyOf": ["2.6"]}],

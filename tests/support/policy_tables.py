@@ -29,6 +29,7 @@ from support.kind_tables import (
     selectors,
 )
 from support.kinds import ABSENT, DIGEST_A, DIGEST_B
+from support.log_tables import EVENT_LOG, WHAT_RAN
 
 LISTED = "spec.tpm.endorsement.listed"
 PCRS = "spec.tpm.pcrs"
@@ -154,8 +155,8 @@ POLICY = [
         [["ab" * 32], ["ab" * 48, "cd" * 48]],
         [([], FEW_ITEMS), (["AB" * 32], WRONG), (["ab" * 20], WRONG), (["ab" * 33], WRONG), (["ab" * 32] * 2, TWICE)],
     ),
-    later("spec.tpm.eventLog", {"replay": "Required"}),
-    later("spec.tpm.ima", {"violations": "Refuse"}),
+    *EVENT_LOG,
+    *WHAT_RAN,
     Row("spec.hsm", [ABSENT, {}], [([], TYPE)]),
     Row("spec.hsm.firmware", [ABSENT], [([], FEW_ITEMS), ([{"model": "m", "anyOf": ["1"]}] * 2, TWICE)]),
     texts("spec.hsm.firmware[0].model"),
