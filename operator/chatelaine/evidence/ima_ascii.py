@@ -30,8 +30,7 @@ from chatelaine.evidence.tpm_types import MAX_PCRS
 _PLAIN: Final = frozenset((b"ima-ng", b"ima-ngv2"))
 _SIZE: Final = struct.Struct("<I")
 _PCRS: Final = {str(index).encode(): index for index in range(MAX_PCRS)}
-_SHA1_CHARACTERS: Final = 40
-_VIOLATION: Final = b"0" * _SHA1_CHARACTERS
+_VIOLATION: Final = b"0" * 40
 MAX_LINE_BYTES: Final = 2 * MAX_ENTRY_BYTES
 
 
@@ -58,7 +57,7 @@ def ascii_records(data: bytes) -> Iterator[ImaRecord]:
 
 def _record(line: bytes, number: int, end_bytes: int) -> ImaRecord:
     head = line.split(b" ", 4)
-    if len(head) < 5 or head[0] not in _PCRS or len(head[1]) != _SHA1_CHARACTERS or head[2] not in TEMPLATES:
+    if len(head) < 5 or head[0] not in _PCRS or head[2] not in TEMPLATES:
         raise _refusal(number, "it is no PCR, SHA-1, known template and its fields")
     pcr, listed, template, digest, rest = head
     violation = listed == _VIOLATION

@@ -17,7 +17,7 @@ from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.material import ReferenceValues
 from chatelaine.model.tpm_policy import Bank, ImaRules, TpmRules
 from chatelaine.model.verdict import Finding, Outcome
-from support.paper_ima import GracefulFiles, PaperIma, file_signature, pem, plain, sha256
+from support.paper_ima import AGGREGATE, GracefulFiles, PaperIma, file_signature, pem, plain, sha256
 from support.paper_tpm import ecc_key
 
 AT = 1_780_000_000
@@ -298,6 +298,19 @@ def test_boot_aggregate_after_a_kexec_is_judged_like_the_first():
 def test_entry_of_another_pcr_leaves_the_host_undecided():
     finding = judged(PaperIma.booted().add("ima-ng", plain("/usr/bin/bash", BASH), pcr=11).ran("/usr/bin/bash", BASH))
     assert (finding.outcome, reasons(finding)) == (Outcome.CANNOT_TELL, ["ImaOtherPcr"])
+
+
+@pytest.mark.parametrize("violation", [False, True])
+def test_bad_entry_of_another_pcr_refutes_nobody(violation):
+    paper = PaperIma.booted().add("ima-ng", plain("/tmp/evil", EVIL), pcr=11, violation=violation)
+    finding = judged(paper.ran("/usr/bin/bash", BASH))
+    assert (finding.outcome, reasons(finding)) == (Outcome.CANNOT_TELL, ["ImaOtherPcr"])
+
+
+def test_boot_aggregate_of_another_pcr_begins_no_list():
+    aggregate = lab.digest_field("sha256", AGGREGATE) + lab.path_field("boot_aggregate")
+    paper = PaperIma().add("ima-ng", aggregate, pcr=11).ran("/usr/bin/bash", BASH)
+    assert set(reasons(judged(paper))) == {"BootAggregateMissing", "ImaOtherPcr"}
 
 
 # --- increments and the whole -------------------------------------------------------------------------------------

@@ -101,6 +101,11 @@ def test_line_that_can_be_read_in_no_way_is_refused(line):
         list(ascii_records(line.encode() + b"\n"))
 
 
+def test_line_of_a_template_that_is_not_known_is_refused_though_its_hash_fits():
+    with pytest.raises(errors.ImaLineAmbiguous, match="known template"):
+        list(ascii_records(lab.ascii_line("evm-sig", plain("/a", BASH) + lab.field(b"x"))))
+
+
 def test_endless_line_is_refused():
     with pytest.raises(errors.ImaLineAmbiguous, match="too long"):
         list(ascii_records(b"1" * (MAX_LINE_BYTES + 1) + b"\n"))

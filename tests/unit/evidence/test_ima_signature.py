@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
-from chatelaine.evidence import errors
+from chatelaine.evidence import errors, ima_signature
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.ima_signature import MAX_FILE_SIGNATURE_BYTES, signing_key, verify_file_signature
 from support.paper_ima import file_signature, pem, sha256
@@ -28,6 +28,14 @@ def test_signature_of_each_kind_of_key_is_verified(key, place):
 
 def test_key_that_is_named_otherwise_is_found_all_the_same():
     assert verify_file_signature(file_signature(P256, CONTENT, key_id=b"\0\0\0\0"), DIGEST, KEYS) is KEYS[1]
+
+
+def test_named_key_is_tried_first(monkeypatch):
+    tried = []
+    real = ima_signature._verify
+    monkeypatch.setattr(ima_signature, "_verify", lambda key, *rest: tried.append(key) or real(key, *rest))
+    verify_file_signature(file_signature(P384, CONTENT), DIGEST, KEYS)
+    assert tried == [KEYS[2].key]
 
 
 def test_signature_that_names_a_good_key_and_is_another_s_is_refused():
