@@ -58,6 +58,25 @@ class Stage:
         """Kubectl apply of one file of the quickstart."""
         self.control_plane.kubectl("apply", "-f", str(EXAMPLES / file))
 
+    def capture_policy(self) -> tuple[str, str]:
+        """`chatelaine policy capture` of all hosts, as in the operator's pod: the manifest, and the report."""
+        return self._policy("capture", *HOSTS, "--base", str(EXAMPLES / "rules.yaml"))
+
+    def try_policy(self, manifest: str) -> str:
+        """`chatelaine policy diff --live`: what would become of the hosts."""
+        file = self.directory / "policy.yaml"
+        file.write_text(manifest)
+        return self._policy("diff", "--live", str(file))[0]
+
+    def _policy(self, *arguments: str) -> tuple[str, str]:
+        assert self.operator is not None
+        done = self.operator.policy(*arguments)
+        if done.returncode:
+            raise StartError(
+                f"chatelaine policy {arguments[0]} ended with {done.returncode}: {done.stdout}{done.stderr}"
+            )
+        return done.stdout, done.stderr
+
     def publish_gateways(self) -> None:
         """Pod, Service and EndpointSlice of each gateway."""
         for name, host in self.hosts.items():

@@ -1,4 +1,4 @@
-"""The story, step by step: join, approve, attest, bind, sign, tamper, cut, move, repair, re-admit, sign again."""
+"""The story: join, approve, capture a policy, attest, bind, sign, tamper, cut, move, repair, re-admit, sign again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tools.lab.system import exchange_when_known
 from tools.lab.workload import Refusal, SigningClient
 
 MESSAGE = b"pay 10 EUR to the bakery"
+LINE_CHARACTERS = 160
 
 
 def tell(stage: Stage, narrator: Narrator) -> None:
@@ -34,8 +35,8 @@ def _set_up(stage: Stage, narrator: Narrator) -> None:
         stage.start_hosts()
     with narrator.step("install the chart, start the operator under the chart's own roles"):
         stage.install()
-    with narrator.step("apply namespaces, policy and the pool of Hsms"):
-        for file in ("namespaces.yaml", "policy.yaml", "hsms.yaml"):
+    with narrator.step("apply namespaces and the pool of Hsms; nobody has written a policy yet"):
+        for file in ("namespaces.yaml", "hsms.yaml"):
             stage.apply(file)
         stage.publish_gateways()
 
@@ -60,9 +61,21 @@ def _join(stage: Stage, narrator: Narrator) -> None:
 
 
 def _approve(stage: Stage, narrator: Narrator) -> None:
-    with narrator.step("a person approves the digests; the TPMs prove themselves; quotes verify"):
+    with narrator.step("a person approves the digests"):
         for name in HOSTS:
             approve(stage.control_plane, name)
+        for name in HOSTS:
+            wait_condition(partial(stage.hsm, name), "Enrolled", "Unknown", reason="PolicyNotFound")
+            narrator.say(f"{name} is approved; without a policy nothing is trusted")
+    with narrator.step("a policy is captured from the hosts: fresh quotes, boot logs that replay to them"):
+        manifest, report = stage.capture_policy()
+        for line in report.splitlines():
+            narrator.say(line[:LINE_CHARACTERS])
+        narrator.console.print(manifest, markup=False, style="dim")
+    with narrator.step("what would become of the hosts is asked before it is applied; then it is"):
+        for line in stage.try_policy(manifest).splitlines():
+            narrator.result(line)
+        stage.control_plane.kubectl("apply", "-f", "-", stdin=manifest)
         for name in HOSTS:
             found = wait_condition(partial(stage.hsm, name), "Ready", "True")
             attestation = found["status"]["attestation"]
@@ -105,6 +118,8 @@ def _tamper(stage: Stage, narrator: Narrator, client: SigningClient) -> None:
     with narrator.step("the path is closed, and everybody is told why"):
         found = wait_condition(lambda: stage.hsm(hsm), "Attested", "False", reason="EvidenceRefuted")
         narrator.result(condition_of(found, "Attested")["message"])
+        for sentence in found["status"]["attestation"].get("explanation", []):
+            narrator.result(f"explained: {sentence}")
         _wait_no_policies(stage, "checkout")
         narrator.result("NetworkPolicies of checkout: none")
         narrator.result(f"Event {_event(stage, hsm, 'EvidenceRefuted')}")

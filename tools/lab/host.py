@@ -11,21 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.control_plane.processes import Child, StartError
+from tools.lab.firmware import Boot, Firmware, pcr_values
 from tools.lab.softhsm import SoftHsmToken
 from tools.lab.swtpm import Swtpm
 
-BOOT = ((0, b"firmware 1.0"), (4, b"boot loader 1.0"), (7, b"secure boot policy 1.0"))
-"""What a boot of the laboratory's hosts measures: PCR and what is hashed into it, in order."""
+JUDGED_PCRS = (0, 4, 7)
+"""Those that the laboratory's own policy names; a clean boot gives them the same values on every host."""
 
 PCRS_ZERO = bytes(32)
 
 
 def boot_values() -> dict[int, str]:
-    """PCR values (SHA-256 bank, hexadecimal) after a clean boot of a laboratory host."""
-    values: dict[int, bytes] = {}
-    for index, what in BOOT:
-        values[index] = hashlib.sha256(values.get(index, PCRS_ZERO) + hashlib.sha256(what).digest()).digest()
-    return {index: value.hex() for index, value in values.items()}
+    """Values (SHA-256 bank, hexadecimal) of `JUDGED_PCRS` after a clean boot of a laboratory host."""
+    values = pcr_values(Boot())
+    return {index: values[index] for index in JUDGED_PCRS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +48,23 @@ class HsmHost:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.token: SoftHsmToken | None = None
         self.tpm: Swtpm | None = None
+        self.firmware = Firmware(directory / "event-log", Boot(serial=name))
         self.agent: Child | None = None
         self.gateway: Child | None = None
 
     def power_on(self) -> None:
-        """Makes the token if there is none, starts the TPM and measures a clean boot."""
+        """Makes the token if there is none, starts the TPM; its firmware measures a boot (`firmware.next_boot`)."""
         if self.simulated:
             return
         self.token = SoftHsmToken.create(self.directory / "token", label=self.name)
         self.tpm = Swtpm(self.directory / "tpm")
-        self._measure_boot()
+        self.firmware.boot(self.tpm)
 
     def reboot(self) -> None:
         """TPM reset and a clean boot, as after repairing the host."""
         assert self.tpm is not None
         self.tpm.reset()
-        self._measure_boot()
+        self.firmware.boot(self.tpm)
 
     def restart(self) -> None:
         """A whole reboot: the processes end, the TPM is reset, a clean boot is measured, the processes start."""
@@ -119,7 +119,9 @@ class HsmHost:
 
     def start_agent(self) -> None:
         """Starts the agent and waits until it listens."""
-        source = ["--tcti", self.tpm.tcti] if self.tpm is not None else ["--attester", "simulated"]
+        source = ["--attester", "simulated"]
+        if self.tpm is not None:
+            source = ["--tcti", self.tpm.tcti, "--event-log", str(self.firmware.log_file)]
         listen = ["--listen", f"{self.ports.agent_host}:{self.ports.agent}", "--gateway-socket", str(self.local_socket)]
         self.agent = self._start("agent", [*listen, *source], {})
 
@@ -155,13 +157,8 @@ class HsmHost:
         self._stop_processes()
         self.tpm.stop()
         self.tpm = Swtpm(state)
-        self._measure_boot()
+        self.firmware.boot(self.tpm)
         self.start()
-
-    def _measure_boot(self) -> None:
-        assert self.tpm is not None
-        for index, what in BOOT:
-            self.tpm.extend(index, hashlib.sha256(what).digest())
 
     def _start(self, role: str, arguments: Sequence[str], environment: dict[str, str]) -> Child:
         state = self.directory / role

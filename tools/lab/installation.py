@@ -45,6 +45,7 @@ class Operator:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.cluster, self.directory, self.namespace = cluster, directory, namespace
         self.kubeconfig = cluster.service_account_kubeconfig(namespace, SERVICE_ACCOUNT, directory / "kubeconfig")
+        self.state = directory / "state"
         self.join_port, self.metrics_port = free_port(), free_port()
         self.process: Child | None = None
 
@@ -56,6 +57,7 @@ class Operator:
             sys.executable, "-m", "chatelaine.cli.main", "operator",
             "--kubeconfig", str(self.kubeconfig),
             "--namespace", self.namespace,
+            "--state-dir", str(self.state),
             "--join-listen", f"127.0.0.1:{self.join_port}",
             "--join-endpoint", f"127.0.0.1:{self.join_port}",
             "--metrics-listen", f"127.0.0.1:{self.metrics_port}",
@@ -87,14 +89,17 @@ class Operator:
 
     def invite(self, host: str) -> str:
         """`chatelaine host invite`: the invitation, as a person gets it."""
-        done = subprocess.run(
-            [
-                sys.executable, "-m", "chatelaine.cli.main", "host", "invite", host,
-                "--kubeconfig", str(self.cluster.kubeconfig), "--namespace", self.namespace,
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )  # fmt: skip
+        reach = ("--kubeconfig", str(self.cluster.kubeconfig), "--namespace", self.namespace)
+        done = self._command("host", "invite", host, *reach)
+        done.check_returncode()
         return done.stdout.strip()
+
+    def policy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`chatelaine policy …` as in the operator's pod: with its key, its account and its namespace."""
+        return self._command("policy", *arguments, "--state-dir", str(self.state), "--kubeconfig", str(self.kubeconfig))
+
+    def _command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "chatelaine.cli.main", *arguments],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip

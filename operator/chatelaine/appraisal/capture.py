@@ -139,25 +139,24 @@ def _pcrs(draft: _Draft, bank: Bank, hosts: Mapping[str, VerifiedEvidence], wish
     draft.tpm["pcrs"] = {"bank": bank.value, "values": values}
     for number, choice in enumerate(taken):
         draft.comments["tpm", "pcrs", "values", number] = tuple(_about(choice, len(hosts)))
-    draft.comments["tpm", "pcrs", "values"] = tuple(_left_out(choices))
-    for choice in choices:
-        what = f"PCR {choice.index} ({use_of(choice.index)})"
-        (draft.took if choice.taken else draft.left)(what, choice.why)
+    left = dict(_left_out(choices))
+    draft.comments["tpm", "pcrs", "values"] = ("left out:", *(f"{what}: {why}" for what, why in left.items()))
+    for choice in taken:
+        draft.took(f"PCR {choice.index} ({use_of(choice.index)})", choice.why)
+    for what, why in left.items():
+        draft.left(what, why)
     return taken
 
 
-def _left_out(choices: Iterable[PcrChoice]) -> Iterator[str]:
+def _left_out(choices: Iterable[PcrChoice]) -> Iterator[tuple[str, str]]:
+    """Each reason once, with all PCRs that it holds for."""
     by_reason: dict[str, list[int]] = {}
     for choice in choices:
         if not choice.taken:
             by_reason.setdefault(choice.why, []).append(choice.index)
-    if by_reason:
-        yield "left out:"
     for why, indices in by_reason.items():
-        if len(indices) == 1:
-            yield f"PCR {indices[0]} ({use_of(indices[0])}): {why}"
-        else:
-            yield f"PCRs {', '.join(map(str, indices))}: {why}"
+        named = f"PCR {indices[0]} ({use_of(indices[0])})"
+        yield named if len(indices) == 1 else f"PCRs {', '.join(map(str, indices))}", why
 
 
 def _about(choice: PcrChoice, hosts: int) -> Iterator[str]:

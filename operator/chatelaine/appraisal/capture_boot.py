@@ -85,7 +85,7 @@ def _authorities(found: CapturedBoot, hosts: Mapping[str, BootFacts]) -> None:
             found.left["authorities"] = f"{host}: {facts.secure_boot.authorities_gap}"
             return
         for authority in facts.secure_boot.authorities:
-            names[authority_name(authority)] = f"from {authority.variable}, on {host}"
+            names[authority_name(authority)] = f"from {authority.variable}"
     if not names or len(names) > MAX_AUTHORITIES or any(len(name) != DIGEST_NAME_CHARACTERS for name in names):
         found.left["authorities"] = (
             "no authority verified anything" if not names else "there are too many to list, or one has no SHA-256"

@@ -175,11 +175,15 @@ def test_pcrs_that_change_by_themselves_are_left_out_and_the_reason_is_said():
     found = capture({"a": booted(p10=b"\x01" * 32, p12=b"\x01" * 32, log=False)}, Wish())
     assert [value["index"] for value in found.spec["tpm"]["pcrs"]["values"]] == [0, 2, 4, 7, 8, 9]
     said = left(found)
-    for index, word in ((1, "serial"), (5, "boot counters"), (10, "every file"), (12, "ask for it"), (16, "reset")):
-        what = next(what for what in said if what.startswith(f"PCR {index} "))
-        assert word in said[what]
-    comment = "\n".join(found.comments["tpm", "pcrs", "values"])
-    assert all(f"PCR {index} (" in comment for index in (1, 5, 10))
+    for named, word in (
+        ("PCR 1 (firmware settings)", "serial"),
+        ("PCR 5 (partition table and settings of the boot loader)", "boot counters"),
+        ("PCR 10 (IMA: every file that was measured while the machine runs)", "every file"),
+        ("PCRs 11, 12, 13, 14, 15", "ask for it"),
+        ("PCRs 16, 23", "reset"),
+    ):
+        assert word in said[named]
+        assert f"{named}: {said[named]}" in found.comments["tpm", "pcrs", "values"]
 
 
 def test_pcr_that_was_asked_for_is_taken_with_a_caution_and_one_that_was_not_wanted_is_not():
