@@ -12,7 +12,7 @@ import typer
 from chatelaine.cli import policy_inputs as inputs
 from chatelaine.cli import verify_inputs
 from chatelaine.cli.policy_description import Description, moment, read_description, rfc3339
-from chatelaine.cli.policy_file_lists import read_checksums
+from chatelaine.cli.policy_file_lists import read_checksums, read_ima_list
 from chatelaine.evidence.corim import import_corim
 from chatelaine.evidence.corim_cbor import MAX_CORIM_BYTES
 from chatelaine.evidence.dsse import VerifyingKey
@@ -33,6 +33,10 @@ def bundle(
     root: Annotated[str, typer.Option(metavar="DIR", help="Taken away from the paths of --files.")] = "",
     until: Annotated[
         str | None, typer.Option(metavar="TIME", help="Makes all of --files a grace that ends then; RFC 3339.")
+    ] = None,
+    ima: Annotated[
+        list[str] | None,
+        typer.Option(metavar="F", help="Files that IMA measured (binary or ASCII list), not compared with a PCR 10."),
     ] = None,
     corim: Annotated[
         list[str] | None, typer.Option(metavar="F", help="PCR values out of a CoRIM, CBOR; several times.")
@@ -61,6 +65,7 @@ def bundle(
     end = None if until is None else moment(until, "--until")
     written = Description() if description is None else read_description(description)
     listed = [file for list_name in files or () for file in read_checksums(list_name, root=root, until=end)]
+    listed += (file for list_name in ima or () for file in _measured(list_name))
     try:
         before = None if previous is None else inputs.predicate_of(inputs.envelope(previous))
         good = combined((*written.good_files(), *listed))
@@ -74,6 +79,14 @@ def bundle(
         raise inputs.refused(error) from error
     typer.echo(inputs.summary(found), err=True)
     inputs.write(payload, output)
+
+
+def _measured(name: str) -> tuple[GoodFile, ...]:
+    """The files of a list of measurements; what to know about them goes to standard error."""
+    found = read_ima_list(name)
+    for caution in found.cautions:
+        typer.echo(f"{name}: {caution}", err=True)
+    return found.files
 
 
 def _imported(name: str, key: str | None, now: int) -> PcrValues:

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from chatelaine.appraisal.offline import Report
 from chatelaine.cli import policy_inputs as inputs
 from chatelaine.cli import verify_inputs
-from chatelaine.cli.exits import VERDICTS
-from chatelaine.cli.report import print_json, print_report
+from chatelaine.cli.report import finish
 from chatelaine.evidence.dsse import Envelope
 from chatelaine.evidence.errors import ReferenceValuesError
 from chatelaine.evidence.reference_values import Predicate, verify_bundle
@@ -51,12 +50,7 @@ def inspect(
         finding = _finding(envelope, source, not_below)
     except ReferenceValuesError as error:
         finding = _refusal(error)
-    report = Report(finding, facts)
-    if json:
-        print_json(report, None)
-    else:
-        print_report(report)
-    raise typer.Exit(VERDICTS[report.verdict])
+    finish(Report(finding, facts), json=json)
 
 
 def _source(policy: str | None, keys: list[str], threshold: int | None, series: str) -> ReferenceValuesSource | None:

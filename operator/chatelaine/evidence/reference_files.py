@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
-from itertools import accumulate, groupby, pairwise
+from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 from chatelaine.evidence import strict_json
@@ -19,11 +20,13 @@ from chatelaine.evidence.errors import ReferencePayloadRefused
 
 MAX_PATH_BYTES: Final = 4096
 MAX_DIGESTS_OF_A_ROW: Final = 64
-_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}", re.ASCII)
+_is_digest: Final = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}", re.ASCII).fullmatch
 
 FOREVER: Final = 2**64 - 1
 _KEY_BYTES: Final = 32
-_RECORD_BYTES: Final = _KEY_BYTES + 8
+_END_BYTES: Final = 8
+_RECORD_BYTES: Final = _KEY_BYTES + _END_BYTES
+_FOREVER_BYTES: Final = FOREVER.to_bytes(_END_BYTES, "big")
 _MAX_TABLE_BITS: Final = 16
 
 
@@ -52,18 +55,17 @@ class CompactAllowList:
             ReferencePayloadRefused: one content of one file is listed twice, so that two ends could be read.
         """
         records = sorted(
-            _key(file.path, digest) + (FOREVER if file.until is None else file.until).to_bytes(8, "big")
-            for file in files
-            for digest in file.digests
+            _key(path, digest) + (_FOREVER_BYTES if until is None else until.to_bytes(_END_BYTES, "big"))
+            for path, digests, until in files
+            for digest in digests
         )
-        if any(first[:_KEY_BYTES] == second[:_KEY_BYTES] for first, second in pairwise(records)):
+        if len({record[:_KEY_BYTES] for record in records}) != len(records):
             raise ReferencePayloadRefused("one content of one file is listed twice")
         bits = min(_MAX_TABLE_BITS, len(records).bit_length())
-        self._shift = 16 - bits
-        counts = [0] * ((1 << bits) + 1)
-        for record in records:
-            counts[self._bucket(record) + 1] += 1
-        self._starts = array("I", accumulate(counts))
+        self._shift = _MAX_TABLE_BITS - bits
+        firsts = range(0, 1 << _MAX_TABLE_BITS, 1 << self._shift)
+        starts = (bisect_left(records, first.to_bytes(2, "big")) for first in firsts)
+        self._starts = array("I", (*starts, len(records)))
         self._records = b"".join(records)
 
     def allows(self, path: str, digest: str, *, at: int) -> bool:
@@ -90,9 +92,8 @@ class CompactAllowList:
 
 
 def _key(path: str, digest: str) -> bytes:
-    """The digest's length comes first, so no two pairs run together to the same bytes."""
-    found = digest.encode("utf-8", "surrogatepass")
-    return hashlib.sha256(b"%d %b%b" % (len(found), found, path.encode("utf-8", "surrogatepass"))).digest()
+    """The digest's length comes first, so no two pairs run together to the same text."""
+    return hashlib.sha256(f"{len(digest)} {digest}{path}".encode("utf-8", "surrogatepass")).digest()
 
 
 # --- rows ------------------------------------------------------------------------------------------------------
@@ -126,33 +127,37 @@ def check_file(file: GoodFile) -> GoodFile:
     Raises:
         ReferencePayloadRefused: no path, no digest, or no time that a bundle may hold.
     """
-    if not strict_json.is_text(file.path) or "\0" in file.path:
-        raise ReferencePayloadRefused("a path is not text", found=file.path)
-    if not 0 < len(file.path.encode()) <= MAX_PATH_BYTES:
+    path, digests, until = file
+    if not strict_json.is_text(path) or "\0" in path:
+        raise ReferencePayloadRefused("a path is not text", found=path)
+    if not 0 < len(path) <= MAX_PATH_BYTES or (not path.isascii() and len(path.encode()) > MAX_PATH_BYTES):
         raise ReferencePayloadRefused("a path is empty or too long", expected=f"1 to {MAX_PATH_BYTES} bytes")
-    if not 0 < len(file.digests) <= MAX_DIGESTS_OF_A_ROW:
+    if not 0 < len(digests) <= MAX_DIGESTS_OF_A_ROW:
         raise ReferencePayloadRefused(
-            "a file has no digest, or too many in one row", expected=f"1 to {MAX_DIGESTS_OF_A_ROW}", found=file.path
+            "a file has no digest, or too many in one row", expected=f"1 to {MAX_DIGESTS_OF_A_ROW}", found=path
         )
-    for digest in file.digests:
-        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+    for digest in digests:
+        if not isinstance(digest, str) or not _is_digest(digest):
             raise ReferencePayloadRefused(
                 "a digest of a file is none that is taken",
                 expected="sha256:, sha384: or sha512: and lower-case hexadecimal",
-                found=f"{digest} for {file.path}",
+                found=f"{digest} for {path}",
             )
-    if file.until is not None and (type(file.until) is not int or not 0 < file.until <= strict_json.MAX_INTEGER):
-        raise ReferencePayloadRefused("the end of a grace is no time", expected="seconds", found=file.until)
+    if until is not None and (type(until) is not int or not 0 < until <= strict_json.MAX_INTEGER):
+        raise ReferencePayloadRefused("the end of a grace is no time", expected="seconds", found=until)
     return file
 
 
 def _file(prefix: str, row: object) -> GoodFile:
     if not isinstance(row, list) or len(row) not in (2, 3) or not isinstance(row[0], str):
         raise ReferencePayloadRefused("a row of files is not [name, [digests], until?]", found=row)
-    if len(row) == 3 and row[2] is None:
+    if not isinstance(row[1], list):
+        raise ReferencePayloadRefused("the digests of a file are not a list", found=row[1])
+    if len(row) == 2:
+        return check_file(GoodFile(prefix + row[0], tuple(row[1])))
+    if row[2] is None:
         raise ReferencePayloadRefused("a grace has no end", expected="seconds", found=row[0])
-    digests = _list(row[1], "the digests of a file")
-    return check_file(GoodFile(prefix + row[0], tuple(digests), row[2] if len(row) == 3 else None))
+    return check_file(GoodFile(prefix + row[0], tuple(row[1]), row[2]))
 
 
 def _pair(group: object) -> tuple[str, object]:

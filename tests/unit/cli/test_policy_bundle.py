@@ -20,6 +20,7 @@ from chatelaine.cli.policy_split import MAX_PIECES, PIECE_BYTES
 from chatelaine.evidence.reference_files import GoodFile
 from chatelaine.evidence.reference_values import Predicate, read_payload, verify_bundle
 from chatelaine.model.tpm_policy import Bank
+from support.paper_ima import PaperIma, sha256
 from support.reference_bundles import (
     ALICE,
     BOB,
@@ -130,6 +131,25 @@ def test_several_lists_add_up_and_what_is_allowed_longer_stays(tmp_path):
     }
     found = made("-", "--files", tmp_path / "old", "--files", tmp_path / "old", stdin=json.dumps(description).encode())
     assert found.files == (GoodFile("/bin/ls", ("sha256:" + "ab" * 32, "sha256:" + "cd" * 32)),)
+
+
+# --- what IMA measured -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["data", "lines"])
+def test_files_that_ima_measured_are_listed(tmp_path, form):
+    paper = PaperIma.booted().ran("/usr/bin/gateway", b"program").ran("/var/log/lastlog", b"changes by itself")
+    (tmp_path / "list").write_bytes(getattr(paper, form))
+    done = run("bundle", "--name", "lab", "--version", 1, "--ima", tmp_path / "list")
+    assert read_payload(done.stdout_bytes).files == (GoodFile("/usr/bin/gateway", (sha256(b"program"),)),)
+    assert "/var/log" in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"\x0a\x00\x00", b"10 00 ima-ng\n", b"\xff" * 64])
+def test_list_of_measurements_that_cannot_be_read_is_a_usage_error(tmp_path, content):
+    (tmp_path / "list").write_bytes(content)
+    done = run("bundle", "--name", "lab", "--version", 1, "--ima", tmp_path / "list")
+    assert (done.exit_code, done.stdout_bytes) == (64, b"")
 
 
 # --- CoRIM -----------------------------------------------------------------------------------------------------
