@@ -231,6 +231,25 @@ def test_the_operator_reads_the_key_set_of_service_accounts(installed: ControlPl
     assert operator.get("/.well-known/openid-configuration")["issuer"]
 
 
+def test_operator_that_looks_for_config_maps_in_a_tenants_namespace_is_refused(installed: ControlPlane) -> None:
+    installed.create_namespace("tenant-of-maps")
+    for namespace in ("tenant-of-maps", NAMESPACE):
+        meta = {"name": "tpm-vendors", "namespace": namespace}
+        installed.admin.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {}})
+    operator = installed.as_service_account(NAMESPACE, SERVICE_ACCOUNT)
+    assert operator.read("v1", "ConfigMap", "tpm-vendors", NAMESPACE)["metadata"]["namespace"] == NAMESPACE
+    assert operator.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps")["items"]
+    for attempt in (
+        lambda: operator.read("v1", "ConfigMap", "tpm-vendors", "tenant-of-maps"),
+        lambda: operator.get("/api/v1/namespaces/tenant-of-maps/configmaps"),
+        lambda: operator.get("/api/v1/namespaces/tenant-of-maps/configmaps?watch=true&timeoutSeconds=1"),
+        lambda: operator.get("/api/v1/configmaps"),
+    ):
+        with pytest.raises(ApiError) as caught:
+            attempt()
+        assert (caught.value.status, caught.value.reason) == (403, "Forbidden")
+
+
 async def test_inviter_is_told_what_to_do_about_an_invitation_that_was_not_used(
     installed: ControlPlane, tmp_path: Path
 ) -> None:
@@ -289,6 +308,21 @@ def test_the_operators_pods_carry_the_labels_that_network_policies_let_in_and_ca
     volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
     for folder in ("/tmp", str(PurePosixPath(state).parent)):
         assert volumes[mounts[folder]]["emptyDir"]["medium"] == "Memory"
+
+
+def test_volume_of_reference_values_is_mounted_only_where_one_is_named() -> None:
+    for settings, there in (((), False), (("operator.referenceValuesVolume.configMap.name=values",), True)):
+        rendered = yaml.safe_load_all(render(NAMESPACE, *settings))
+        pod = next(doc for doc in rendered if doc and doc["kind"] == "Deployment")["spec"]["template"]["spec"]
+        container = pod["containers"][0]
+        folders = [one.partition("=")[2] for one in container["args"] if one.startswith("--reference-values-dir=")]
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        assert bool(folders) is there
+        assert ("reference-values" in volumes) is there
+        if there:
+            assert mounts[folders[0]] == {"name": "reference-values", "mountPath": folders[0], "readOnly": True}
+            assert volumes["reference-values"]["configMap"] == {"name": "values"}
 
 
 def test_definitions_stay_when_the_release_goes() -> None:

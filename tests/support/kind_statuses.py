@@ -29,6 +29,7 @@ def hsm_status() -> Object:
             "attestationKeyPublic": "MFkw",
             "enrolledAt": AT,
         },
+        "ekCertificate": "MIIB",
         "token": {
             "manufacturer": "SoftHSM project",
             "model": "SoftHSM v2",
@@ -41,6 +42,7 @@ def hsm_status() -> Object:
             "verdict": "Trusted",
             "reason": "AllHold",
             "policy": POLICY,
+            "reference": {"name": "fleet", "version": 7, "digest": DIGEST_A},
             "evidenceDigest": DIGEST_B,
             "compared": ["PCR sha256:7"],
             "facts": ["pcr:sha256:7=00"],
@@ -105,4 +107,10 @@ def claim_status() -> Object:
 
 def policy_status() -> Object:
     """A valid policy that somebody leans on."""
-    return {"observedGeneration": 1, "digest": DIGEST_A, "usedBy": {"hsms": 3, "claims": 9}, "conditions": [CONDITION]}
+    return {
+        "observedGeneration": 1,
+        "digest": DIGEST_A,
+        "usedBy": {"hsms": 3, "claims": 9},
+        "referenceValues": {"name": "fleet", "version": 7, "digest": DIGEST_B, "signedBy": ["alice", "bob"]},
+        "conditions": [CONDITION],
+    }
