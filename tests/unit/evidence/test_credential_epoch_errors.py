@@ -160,6 +160,7 @@ def test_every_error_has_its_own_reason_and_stands_in_the_drawn_tree(error):
 
 def test_only_facts_about_the_enrolled_identity_may_count_against_it():
     assert {error.reason for error in ALL if error.authenticated} == {
+        "EventLogMismatch",
         "PcrSelectionMismatch",
         "StatementSerialMismatch",
     }
