@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from chatelaine.appraisal.appraise import selection_of
+from chatelaine.appraisal.explain import Boot
 from chatelaine.model.claim import HsmClaim, HsmClaimStatus
 from chatelaine.model.common import ObjectMeta
 from chatelaine.model.hsm import Hsm, Mode
@@ -36,6 +37,7 @@ from chatelaine.reconcile.claim_snapshot import (
 from chatelaine.reconcile.network import gateway_policies
 from chatelaine.reconcile.served import ClaimStanding, served
 from chatelaine.reconcile.snapshot import (
+    AuthenticatedRefusal,
     BoundClaim,
     EvidenceRound,
     HostObservation,
@@ -44,6 +46,7 @@ from chatelaine.reconcile.snapshot import (
     OperatorPods,
     PolicySnapshot,
     Reach,
+    TrustedBoot,
 )
 from chatelaine.reconcile.standing import accounted_labels, judge
 from support.world_hosts import WorldHost
@@ -205,12 +208,20 @@ class World:
         standing = judge(snapshot)
         uid = snapshot.hsm.metadata.uid
         if standing.verdict is Verdict.TRUSTED and standing.fresh:
-            self.memory[uid] = replace(self.memory[uid], proven_until=standing.valid_until)
+            self.memory[uid] = replace(
+                self.memory[uid], proven_until=standing.valid_until, last_trusted=self._boot(snapshot)
+            )
         return HsmView(
             snapshot.hsm, standing, snapshot.policy, snapshot.host, accounted_labels(snapshot),
             {seat.claim_uid: seat.mode for seat in snapshot.hsm.status.allocations},
             gateway_bound=name not in self.unbound_gateways,
         )  # fmt: skip
+
+    def _boot(self, snapshot: HsmSnapshot) -> TrustedBoot | None:
+        round_ = snapshot.host.round_of(snapshot.hsm.status.identity) if snapshot.host is not None else None
+        if round_ is None or isinstance(round_.evidence, AuthenticatedRefusal):
+            return None
+        return TrustedBoot(round_.keys, Boot.of(round_.evidence.quote, None))
 
     def claim_snapshot(self, namespace: str, name: str) -> ClaimSnapshot:
         """As the controller would make it."""

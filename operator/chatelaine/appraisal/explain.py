@@ -40,17 +40,17 @@ class Boot:
         bank: the quoted bank.
         pcrs: quoted values by index.
         reset_count: boots of this TPM.
-        log: the log that came with it, packed (`pack_log`), whether it replays or not; None: none came.
+        log: the log that came with it, whether it replays or not: read, or packed (`pack_log`); None: none came.
     """
 
     bank: Bank
     pcrs: Mapping[int, bytes]
     reset_count: int
-    log: bytes | None = field(default=None, repr=False)
+    log: EventLog | bytes | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, quote: VerifiedQuote, log: bytes | None) -> Boot:
-        """As quoted, with a packed log."""
+    def of(cls, quote: VerifiedQuote, log: EventLog | bytes | None) -> Boot:
+        """As quoted."""
         return cls(quote.selection.bank, quote.pcrs, quote.reset_count, log)
 
     def events(self) -> EventLog | None:
@@ -58,7 +58,7 @@ class Boot:
         if self.log is None:
             return None
         try:
-            log = parse_event_log(zlib.decompressobj().decompress(self.log, MAX_LOG_BYTES + 1))
+            log = self.log if isinstance(self.log, EventLog) else _unpacked(self.log)
         except (Malformed, zlib.error):
             return None
         return log if _bank_id(self.bank) in log.banks else None
@@ -67,6 +67,10 @@ class Boot:
 def pack_log(log: bytes) -> bytes:
     """A log as it is kept in memory, one for each host: a fifth of its length."""
     return zlib.compress(log, 1)
+
+
+def _unpacked(log: bytes) -> EventLog:
+    return parse_event_log(zlib.decompressobj().decompress(log, MAX_LOG_BYTES + 1))
 
 
 def refuted_pcrs(findings: Finding) -> frozenset[int]:

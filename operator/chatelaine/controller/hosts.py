@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from chatelaine.appraisal.explain import Boot
 from chatelaine.appraisal.ima_history import ImaHistory
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.hsm import EnrolledIdentity, Hsm
@@ -16,7 +17,7 @@ from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile.claim_snapshot import KeyFault, KeyMadeFacts
-from chatelaine.reconcile.snapshot import HostKeys, HostObservation, Reach
+from chatelaine.reconcile.snapshot import HostKeys, HostObservation, Reach, TrustedBoot
 from chatelaine.telemetry.metrics import OperatorMetrics
 from chatelaine.wire.messages import MAX_CONTROL_BODY_BYTES, MAX_EVIDENCE_BODY_BYTES
 from chatelaine.wire.peer import PeerClient, Target
@@ -109,6 +110,14 @@ class HostMemory:
         if self._labels is None or self._labels[0] is not inventory:
             self._labels = (inventory, frozenset(key.label for key in inventory))
         return self._labels[1]
+
+    def trusted_boot(self) -> TrustedBoot | None:
+        """What the last round showed of the boot, now that it was judged and is trusted."""
+        round_ = self.observation.last_round
+        if round_ is None or not isinstance(round_.evidence, VerifiedEvidence):
+            return self.observation.last_trusted
+        log = self.logs.event_log if self.logs is not None and self.logs.keys == round_.keys else None
+        return TrustedBoot(round_.keys, Boot.of(round_.evidence.quote, log if round_.wanted_log else None))
 
     def readmission_asked_at(self, hsm: Hsm, now: float) -> float:
         """When this process first saw the readmit annotation's present value."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from chatelaine.appraisal.explain import pack_log
 from chatelaine.appraisal.ima_history import ImaHistory
 from chatelaine.controller.ima_reading import ImaQuestion, ImaReading
 from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence, verify_evidence
@@ -222,8 +223,9 @@ async def _ask(
         round_ = EvidenceRound(refusal, evidence.evidence_digest(), now, keys, accounted=question.accounted)
         return Told(round_, None, nonce, evidence, answer.peer_spki, answer.peer_not_after), False
     round_ = EvidenceRound(
-        verified, verified.evidence_digest, now, keys, accounted=question.accounted, wanted_log=question.wants_log
-    )
+        verified, verified.evidence_digest, now, keys, accounted=question.accounted, wanted_log=question.wants_log,
+        flawed_log=pack_log(evidence.event_log) if verified.boot_log_flaw and evidence.event_log else None,
+    )  # fmt: skip
     told = Told(round_, verified, nonce, evidence, answer.peer_spki, answer.peer_not_after)
     return told, answer.message.ima_more
 

@@ -21,6 +21,7 @@ from chatelaine.model.claim import HsmClaim
 from chatelaine.model.hsm import Hsm, Mode
 from chatelaine.model.identifiers import claim_prefix, digest_of, parse_key_label
 from chatelaine.model.policy import AttestationPolicy
+from chatelaine.model.verdict import Verdict
 from chatelaine.reconcile.claim_snapshot import (
     BindingFacts,
     ClaimSnapshot,
@@ -150,11 +151,15 @@ class Snapshots:
         return kept.view
 
     def proven(self, name: str, until: float) -> None:
-        """Note how long the host's proof holds, in its observation, without judging anew."""
+        """Note how long the host's proof holds, and what it is worth remembering of a trusted one, in its observation,
+        without judging anew.
+        """
         memory, kept = self._memories.memory(name), self._views.get(name)
         if memory is None or memory.observation.proven_until == until:
             return
-        memory.observation = replace(memory.observation, proven_until=until)
+        trusted = kept is not None and kept.view.standing.verdict is Verdict.TRUSTED
+        boot = memory.trusted_boot() if trusted else memory.observation.last_trusted
+        memory.observation = replace(memory.observation, proven_until=until, last_trusted=boot)
         if kept is not None:
             inputs = (*kept.inputs[:3], memory.observation, *kept.inputs[4:])
             self._views[name] = replace(kept, inputs=inputs, view=replace(kept.view, host=memory.observation))

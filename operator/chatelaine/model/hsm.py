@@ -32,6 +32,7 @@ from chatelaine.model.policy import Compliance
 from chatelaine.model.tpm_policy import ReferenceName
 from chatelaine.model.verdict import Epoch, Verdict
 
+MAX_EXPLANATION: Final = 8
 MAX_RETAINED_KEYS: Final = 64
 """Key versions that are kept track of for one claim that is gone."""
 
@@ -279,6 +280,15 @@ class AttestationStatus(Model):
         Field(
             max_length=64,
             description="What the evidence showed, less nonce and clock: tells a changed host from a changed policy.",
+            json_schema_extra=atomic_list(),
+        ),
+    ] = Field(default_factory=list)
+    explanation: Annotated[
+        list[Annotated[str, StringConstraints(max_length=512)]],
+        Field(
+            max_length=MAX_EXPLANATION,
+            description="Of refused evidence: which event of the boot log differs from the last trusted boot, or which"
+            " PCR was extended without an event. Names marked as unchecked are the host's own word.",
             json_schema_extra=atomic_list(),
         ),
     ] = Field(default_factory=list)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from chatelaine.appraisal.endorsement import CHECK, UNKNOWN
+from chatelaine.appraisal.explain import NOTHING_CHANGED, Boot, explain, refuted_pcrs
 from chatelaine.appraisal.host import HostCase, appraise_host, appraise_refusal
 from chatelaine.evidence import epoch as epochs
 from chatelaine.evidence.bundle import VerifiedEvidence
@@ -30,6 +33,10 @@ from chatelaine.reconcile.judged import (
     stamped,
 )
 from chatelaine.reconcile.snapshot import AuthenticatedRefusal, EvidenceRound, HsmSnapshot
+
+MAX_FOUND_CHARACTERS: Final = 280
+MAX_TOLD_CHARACTERS: Final = 1000
+"""What an Event can carry, what to do included. All of an explanation stands in the status."""
 
 
 def accounted_labels(snapshot: HsmSnapshot) -> frozenset[str]:
@@ -85,6 +92,7 @@ def appraised(
         evidence_digest=round_.evidence_digest,
         compared=list(appraisal.compared)[:64],
         facts=list(facts),
+        explanation=list(_explained(snapshot, round_, findings)),
         epoch=EpochStatus(
             reset_count=epoch.reset_count, restart_count=epoch.restart_count, generation=epoch.generation
         ),
@@ -100,6 +108,17 @@ def appraised(
         attestation=stamped(before, attestation) if trusted else attestation,
         identity=snapshot.hsm.status.identity,
     )  # fmt: skip
+
+
+def _explained(snapshot: HsmSnapshot, round_: EvidenceRound, findings: Finding) -> tuple[str, ...]:
+    """Which event it was, as far as it can be told."""
+    evidence = round_.evidence
+    if findings.outcome is not Outcome.REFUTED or isinstance(evidence, AuthenticatedRefusal):
+        return ()
+    known = snapshot.host.last_trusted if snapshot.host is not None else None
+    trusted = known.boot if known is not None and known.keys == round_.keys else None
+    now = Boot.of(evidence.quote, evidence.boot_log.log if evidence.boot_log is not None else round_.flawed_log)
+    return explain(now, trusted, refuted_pcrs(findings), log_asked=round_.wanted_log)
 
 
 def _endorsement(findings: Finding) -> Finding:
@@ -123,15 +142,19 @@ def refuted(snapshot: HsmSnapshot, judged: Standing, before: AttestationStatus |
     after = judged.attestation
     assert after is not None  # noqa: S101 - `appraised` always makes one
     held = is_sticky(before) or is_held(before)
+    same = before is not None and unchanged(before.facts, after.facts)
     blocked = not held and _only_the_maker(judged.findings)
     blocked = blocked or (
         before is not None
         and not held
         and (before.policy.digest != after.policy.digest or before.reason == Reason.POLICY_CHANGED.value)
-        and unchanged(before.facts, after.facts)
+        and same
     )
     if blocked:
-        stored = after.model_copy(update={"verdict": Verdict.UNKNOWN, "reason": Reason.POLICY_CHANGED.value})
+        explanation = [NOTHING_CHANGED] if same else after.explanation
+        stored = after.model_copy(
+            update={"verdict": Verdict.UNKNOWN, "reason": Reason.POLICY_CHANGED.value, "explanation": explanation}
+        )
         return replace(
             judged, verdict=Verdict.UNKNOWN, reason=Reason.POLICY_CHANGED, blocked_by_policy=True,
             attestation=stamped(before, stored),
@@ -139,8 +162,18 @@ def refuted(snapshot: HsmSnapshot, judged: Standing, before: AttestationStatus |
     stored = after.model_copy(
         update={"reason": Reason.EVIDENCE_REFUTED.value, "suspect_since": timestamp(snapshot.now)}
     )
-    message = f"{judged.message}. {readmission_message(stored)}"
+    message = _told(judged.message, stored.explanation, readmission_message(stored))
     return replace(judged, reason=Reason.EVIDENCE_REFUTED, message=message, sticky=True, attestation=stored)
+
+
+def _told(found: str, explanation: Sequence[str], to_do: str) -> str:
+    """What was found, as much of why as fits, and what to do."""
+    told = f"{found}." if len(found) < MAX_FOUND_CHARACTERS else f"{found[: MAX_FOUND_CHARACTERS - 1]}…"
+    for more in explanation:
+        if len(told) + len(more) + len(to_do) + 2 > MAX_TOLD_CHARACTERS:
+            break
+        told = f"{told} {more}"
+    return f"{told} {to_do}"
 
 
 def _only_the_maker(findings: Finding | None) -> bool:

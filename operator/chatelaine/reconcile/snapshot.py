@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from chatelaine.appraisal.appraise import pcrs_of
+from chatelaine.appraisal.explain import Boot
 from chatelaine.appraisal.ima_history import ImaFindings, ImaHistory
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.hsm import EnrolledIdentity, Hsm, Mode, TokenStatus
@@ -85,6 +86,7 @@ class EvidenceRound:
     `wanted_log`: the boot event log was asked for.
     `ima`: what the IMA list shows, by digest of each policy that asked; judged when the list was read, and its entries
     are not kept. `ima_before`: where the list was left before this round; None: it was read from its beginning.
+    `flawed_log`: a boot event log that does not replay, packed (`appraisal.explain.pack_log`), to be explained.
     """
 
     evidence: VerifiedEvidence | AuthenticatedRefusal
@@ -96,6 +98,7 @@ class EvidenceRound:
     wanted_log: bool = False
     ima: ImaFindings = NOTHING_READ
     ima_before: ImaHistory | None = None
+    flawed_log: bytes | None = None
 
     def covers(self, policy: AttestationPolicy) -> bool:
         """Was everything asked for that `policy` judges? A refusal covers all."""
@@ -105,6 +108,13 @@ class EvidenceRound:
         quoted = selection.bank is tpm.pcrs.bank and pcrs_of(policy.spec) <= set(selection.indices)
         logged = tpm.event_log is None or self.wanted_log
         return quoted and logged and (tpm.ima is None or policy.digest() in self.ima.by_policy)
+
+
+class TrustedBoot(NamedTuple):
+    """What the last trusted evidence under these keys showed of a boot: a later refusal is explained by it."""
+
+    keys: HostKeys
+    boot: Boot
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +144,8 @@ class HostObservation:
     """`Standing.valid_until` of the last Trusted judgement that this process made; it outlives the round itself."""
     activation_failed: str | None = None
     """Why the last credential activation failed, as a sentence."""
+    last_trusted: TrustedBoot | None = None
+    """Of this process, or of one before it that stored its evidence."""
 
     def round_of(self, identity: EnrolledIdentity | None) -> EvidenceRound | None:
         """The newest round verified under exactly the keys of `identity`; what anybody else has shown is not its."""
