@@ -18,15 +18,14 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from chatelaine.appraisal.path_globs import PathGlob
-from chatelaine.appraisal.rules import Rule
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.evidence.errors import EvidenceError
 from chatelaine.evidence.ima import BOOT_AGGREGATE, IMA_PCR, ImaEntry, VerifiedIma
 from chatelaine.evidence.ima_signature import SigningKey, signing_key, verify_file_signature
 from chatelaine.evidence.tpm_algorithms import BANKS
 from chatelaine.evidence.tpm_quote import VerifiedQuote
-from chatelaine.model.material import FileAllowList, ReferenceValues
-from chatelaine.model.tpm_policy import ImaRules, TpmRules, Violations
+from chatelaine.model.material import FileAllowList
+from chatelaine.model.tpm_policy import ImaRules, Violations
 from chatelaine.model.verdict import Finding, Outcome, all_of
 
 MAX_NAMED_FILES: Final = 16
@@ -63,21 +62,14 @@ class ListedFiles:
         return sum(map(len, self.files.values()))
 
 
-def ima_rules(spec: TpmRules, reference: ReferenceValues | None, *, at: int) -> tuple[Rule, ...]:
-    """The rule that `spec.ima` asks for; none if it asks for nothing.
+def ima_rule(rules: ImaRules, files: FileAllowList | None, *, at: int) -> ImaRule:
+    """The rule that a policy asks for.
 
     Args:
-        spec: what a policy asks of a TPM.
-        reference: the verified bundle that the policy names, if it is usable.
+        rules: the policy's own words.
+        files: what its reference values list, if they are usable.
         at: seconds since the epoch; decides which graces have ended.
     """
-    if spec.ima is None:
-        return ()
-    return (ima_rule(spec.ima, reference.files if reference is not None else None, at=at),)
-
-
-def ima_rule(rules: ImaRules, files: FileAllowList | None, *, at: int) -> ImaRule:
-    """The rule of `rules`, with `files` as a further allow-list."""
     own = ListedFiles({file.path: frozenset(file.digests) for file in rules.allow or ()})
     usable, unusable = [], []
     for number, pem in enumerate(rules.signing_keys or (), 1):

@@ -228,7 +228,7 @@ class Violations(enum.StrEnum):
 class AllowedFile(Model):
     """A file and the contents that are good."""
 
-    path: Annotated[FilePath, Field(description="Path as IMA measured it; patterns go under patterns.")]
+    path: Annotated[FilePath, Field(description="Path as IMA measured it, no pattern.")]
     digests: Annotated[
         list[FileDigest],
         Field(min_length=1, max_length=16, description="Good contents.", json_schema_extra=set_list()),
@@ -247,7 +247,9 @@ class ImaRules(Model):
         Field(
             min_length=1,
             max_length=64,
-            description="Globs of paths whose content is not judged (logs, caches). Absent: every path is.",
+            description="Globs of paths whose content is not judged (logs, caches). Absent: every path is. `*` and `?`"
+            " stay within a folder; `**` as a whole part of the path stands for any folders. What a file does that runs"
+            " from such a path is not judged either.",
             json_schema_extra=set_list(),
         ),
     ] = None

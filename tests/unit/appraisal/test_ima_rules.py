@@ -14,8 +14,7 @@ from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.ima import VerifiedIma, verify_ima
 from chatelaine.evidence.tpm_quote import VerifiedQuote
 from chatelaine.evidence.tpm_types import Selection
-from chatelaine.model.material import ReferenceValues
-from chatelaine.model.tpm_policy import Bank, ImaRules, TpmRules
+from chatelaine.model.tpm_policy import Bank, ImaRules
 from chatelaine.model.verdict import Finding, Outcome
 from support.paper_ima import AGGREGATE, GracefulFiles, PaperIma, file_signature, pem, plain, sha256
 from support.paper_tpm import ecc_key
@@ -329,25 +328,8 @@ def test_increment_is_judged_by_itself():
 
 def test_host_that_sends_no_list_is_refused_by_a_policy_that_judges_it():
     evidence = dataclasses.make_dataclass("Evidence", ["ima", "quote"])
-    (rule,) = ima_rules.ima_rules(tpm_rules(BASH_ALLOWED), None, at=AT)
+    rule = ima_rule(ImaRules.model_validate(BASH_ALLOWED), None, at=AT)
     paper = PaperIma.booted().ran("/usr/bin/bash", BASH)
     assert rule.judge(evidence(None, quote_of(paper))).reason == "ImaListMissing"
     found: VerifiedIma = verify_ima(paper.data, quote_of(paper))
     assert rule.judge(evidence(found, quote_of(paper))).outcome is Outcome.HOLDS
-
-
-def test_policy_without_ima_asks_for_nothing_and_reference_values_are_used_where_there_are_some():
-    assert ima_rules.ima_rules(tpm_rules(None), None, at=AT) == ()
-    files = GracefulFiles({"/usr/bin/bash": {sha256(BASH): AT + 1}})
-    reference = ReferenceValues("fleet", 1, "sha256:00", ("key",), {}, frozenset(), files)
-    paper = PaperIma.booted().ran("/usr/bin/bash", BASH)
-    evidence = dataclasses.make_dataclass("Evidence", ["ima", "quote"])
-    found = evidence(verify_ima(paper.data, quote_of(paper)), quote_of(paper))
-    for at, outcome in ((AT, Outcome.HOLDS), (AT + 1, Outcome.REFUTED)):
-        (rule,) = ima_rules.ima_rules(tpm_rules({}), reference, at=at)
-        assert rule.judge(found).outcome is outcome
-
-
-def tpm_rules(ima: dict | None) -> TpmRules:
-    pcrs = {"bank": "Sha256", "values": [{"index": 10, "anyOf": ["00" * 32]}]}
-    return TpmRules.model_validate({"pcrs": pcrs} | ({} if ima is None else {"ima": ima}))
