@@ -117,9 +117,12 @@ class PaperHost:
         pcrs: dict[int, bytes] = PCRS,
         statement: dict[str, Any] | None = None,
         quote: dict[str, Any] | None = None,
+        event_log: bytes | None = None,
+        ima: tuple[int, bytes] | None = None,
     ) -> QuoteEvidence:
-        """Evidence for `nonce`."""
-        raw = self.statement(nonce, pcrs, **(statement or {}))
+        """Evidence for `nonce`, with a boot event log, and an IMA list from some byte on."""
+        log_digest = hashlib.sha256(event_log).digest() if event_log is not None else None
+        raw = self.statement(nonce, pcrs, **({"log_digest": log_digest} | (statement or {})))
         binding = Binding.of_hsm_host(
             subject_uid=subject, agent_spki=agent_spki, gateway_spki=gateway_spki, statement=raw.encode()
         )
@@ -133,6 +136,9 @@ class PaperHost:
             statement=raw.encode(),
             statement_signature=raw_sign(self.hsm_key, statement_to_sign(raw)),
             inventory=encode_inventory(self.keys),
+            event_log=event_log,
+            ima_offset=ima[0] if ima is not None else 0,
+            ima_list=ima[1] if ima is not None else None,
         )
 
     def judged(self, evidence: QuoteEvidence | None = None, **changed: Any) -> VerifiedEvidence:

@@ -26,7 +26,7 @@ from chatelaine.controller.interrogation import (
     present,
 )
 from chatelaine.controller.pace import MeasurementPace
-from chatelaine.evidence.bundle import EnrolledIdentity
+from chatelaine.evidence.bundle import EnrolledIdentity, VerifiedEvidence
 from chatelaine.evidence.errors import AttestationKeyMismatch, EvidenceError, Malformed, StatementPcrMismatch
 from chatelaine.evidence.ima import IMA_PCR
 from chatelaine.model.backoff import backoff_seconds
@@ -297,7 +297,7 @@ class Prober:
     async def _remember(self, hsm: Hsm, agent: PeerClient, told: Told, spki: bytes, started: float) -> None:
         """A round of the enrolled identity, or of the first one shown while none is enrolled."""
         memory, metrics = self._memory, self._around.metrics
-        memory.observation = replace(memory.observation, last_round=told.round)
+        memory.observation = replace(memory.observation, last_round=_sharing(memory.observation.last_round, told.round))
         enrolled = hsm.status.identity
         proven = told.verified is not None and enrolled is not None and told.round.keys == HostKeys.enrolled(enrolled)
         if proven and enrolled is not None:
@@ -348,6 +348,16 @@ class Prober:
             if old is not None:
                 await old[1].close()
         return self._agent[1]
+
+
+def _sharing(before: EvidenceRound | None, now: EvidenceRound) -> EvidenceRound:
+    """`now`, with the boot log that is in memory already: the events of one take a hundred kilobytes."""
+    old, new = before.evidence if before is not None else None, now.evidence
+    if not isinstance(old, VerifiedEvidence) or not isinstance(new, VerifiedEvidence):
+        return now
+    if old.boot_log is None or old.boot_log != new.boot_log:
+        return now
+    return replace(now, evidence=replace(new, boot_log=old.boot_log))
 
 
 def _keys(identity: EnrolledIdentity) -> HostKeys:

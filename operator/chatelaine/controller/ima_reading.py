@@ -95,10 +95,10 @@ class ImaReading:
         try:
             return await self._follow(verified, evidence, evidence.ima_list, more=more)
         except EvidenceError as error:
-            # Whatever was read does not fit: only the whole list can tell.
-            self._flaw, whole = error, self.offset_bytes == 0
+            # What was read on does not fit: only the whole list can tell, and it is read once.
+            self._flaw, whole = error, self.before is None
             self._start_anew()
-            return whole and not isinstance(error, ImaProgressLost)
+            return whole
 
     async def _follow(self, verified: VerifiedEvidence, evidence: QuoteEvidence, piece: bytes, *, more: bool) -> bool:
         if self._at is not None and not self._at.belongs_to(verified.quote):

@@ -93,7 +93,7 @@ def _readmit(snapshot: HsmSnapshot, before: AttestationStatus) -> Standing | Non
     if shown is None:
         return None
     presented, round_ = shown
-    if isinstance(policy, _Problem):
+    if isinstance(policy, _Problem) or not round_.covers(policy):
         return None
     proof = enrolments.prove(snapshot, presented)
     if proof.outcome is not Outcome.HOLDS or snapshot.now >= round_.received_at + policy.spec.freshness.max_age_seconds:
