@@ -9,17 +9,21 @@ import typer
 
 from chatelaine.appraisal.ima_rules import ListedFiles
 from chatelaine.appraisal.offline_ima import ImaCase, judge_ima_list
+from chatelaine.cli import policy_files
 from chatelaine.cli import verify_inputs as inputs
 from chatelaine.cli.policy_file_lists import read_checksums
 from chatelaine.cli.report import finish
 from chatelaine.evidence.ima import MAX_IMA_BYTES
+from chatelaine.evidence.reference_files import CompactAllowList
+from chatelaine.evidence.reference_values import Predicate
+from chatelaine.model.material import FileAllowList
 from chatelaine.model.tpm_policy import ImaRules
 
 
 def ima(
     file: Annotated[str, typer.Argument(metavar="F", help="binary_runtime_measurements, or the ASCII list.")],
     pcr10: Annotated[str, typer.Option(metavar="HEX", help="PCR 10, from a quote that was verified.")],
-    allow: Annotated[str | None, typer.Option(metavar="F", help="Good files, as sha256sum writes them.")] = None,
+    allow: Annotated[str | None, typer.Option(metavar="F", help="Good files: sha256sum's list, or a bundle.")] = None,
     policy: Annotated[str | None, typer.Option(metavar="F", help="AttestationPolicy; its tpm.ima judges.")] = None,
     bank: Annotated[str, typer.Option(help="Bank of the value: sha256 or sha384.")] = "sha256",
     *,
@@ -48,7 +52,13 @@ def _rules(name: str) -> ImaRules:
     return rules
 
 
-def _listed(name: str) -> ListedFiles:
+def _listed(name: str) -> FileAllowList:
+    """What a list or a bundle allows. Who signed a bundle is not asked here: whoever gives it answers for it."""
+    if name != inputs.STANDARD_INPUT and inputs.binary(name, 0) == b"{":
+        bundle = policy_files.policy_or_bundle(name)
+        if not isinstance(bundle, Predicate):
+            raise typer.BadParameter(f"{name}: a policy; give it as --policy", param_hint="--allow")
+        return CompactAllowList(bundle.files)
     files: dict[str, set[str]] = {}
     for good in read_checksums(name):
         files.setdefault(good.path, set()).update(good.digests)

@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from chatelaine.cli.verify import app
+from chatelaine.evidence.reference_files import GoodFile
+from chatelaine.evidence.reference_values import Predicate
 from support.paper_ima import PaperIma, sha256
 from support.vectors import VECTORS, needs_vectors
 
@@ -89,6 +91,13 @@ def test_policy_judges_alone_or_with_an_allow_list(files):
     assert here(*arguments, "--policy", files.policy(ima=allow))[0] == 0
     assert here(*arguments, "--policy", files.policy(ima={"violations": "Record"}))[0] == 1
     assert here(*arguments, "--policy", files.policy(ima={}), "--allow", files.allow)[0] == 0
+
+
+def test_bundle_is_an_allow_list_with_its_graces(files):
+    good, arguments = sha256(BASH), [files.list, "--pcr10", files.paper.pcr10.hex(), "--allow"]
+    for until, status in ((None, 0), (4_000_000_000, 0), (1_000_000_000, 1)):
+        bundle = Predicate("fleet", 1, "2026-01-01T00:00:00Z", files=(GoodFile("/usr/bin/bash", (good,), until),))
+        assert here(*arguments, files.write("bundle", bundle.encode()))[0] == status
 
 
 def test_bank_is_chosen(files):
