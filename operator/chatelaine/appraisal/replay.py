@@ -22,14 +22,13 @@ from dataclasses import dataclass
 from chatelaine.appraisal.explain import Boot, pack_log
 from chatelaine.appraisal.host import HostCase, appraise_host, appraise_refusal
 from chatelaine.appraisal.ima_history import ImaFindings, ImaHistory
-from chatelaine.appraisal.stored import Asked, StoredCase, StoredRound, encode_appraisal, spec_of
+from chatelaine.appraisal.stored import Asked, StoredCase, StoredRound, encode_appraisal, spec_of, verify_answer
 from chatelaine.evidence import cbor
 from chatelaine.evidence.bundle import (
     MAX_BUNDLE_BYTES,
     QuoteEvidence,
     VerifiedEvidence,
     decode_evidence,
-    verify_evidence,
     with_ima,
 )
 from chatelaine.evidence.errors import EvidenceError, EvidencePartMissing, Malformed
@@ -70,9 +69,17 @@ def replay(round_: StoredRound, part: Part) -> Replayed:
         EvidenceError: the evidence is not that of the stored identity, or a part is not what it must be.
     """
     # 1, 2
-    policy = policy_of(round_.case, part)
+    return judged_by(round_, host_case(round_, policy_of(round_.case, part)), part)
+
+
+def judged_by(round_: StoredRound, case: HostCase, part: Part) -> Replayed:
+    """Steps 3 and 4 by themselves: the evidence of `round_`, verified anew and appraised by `case`.
+
+    Raises:
+        EvidencePartMissing: a part of the evidence is not at hand: nothing can be told.
+        EvidenceError: the evidence is not that of the stored identity.
+    """
     evidence = decode_evidence(round_.evidence, checked_parts(part))
-    case = _host_case(round_, policy)
     # 3, 4
     shown: VerifiedEvidence | None
     try:
@@ -85,7 +92,7 @@ def replay(round_: StoredRound, part: Part) -> Replayed:
     else:
         appraisal = appraise_host(shown, case)
     boot = _boot(shown, evidence) if shown is not None else None
-    return Replayed(policy, shown, boot, appraisal, encode_appraisal(appraisal))
+    return Replayed(case.policy, shown, boot, appraisal, encode_appraisal(appraisal))
 
 
 def boot_of(round_: StoredRound, part: Part) -> Boot:
@@ -138,20 +145,12 @@ def checked_parts(part: Part) -> Part:
 
 
 def _verified(evidence: QuoteEvidence, asked: Asked, ima: ImaHistory | None) -> VerifiedEvidence:
-    shown = verify_evidence(
-        evidence,
-        nonce=asked.nonce,
-        subject_uid=asked.subject_uid,
-        identity=asked.identity,
-        agent_spki=asked.agent_spki,
-        gateway_spki=asked.gateway_spki,
-        selection=asked.selection,
-        wants_log=asked.wants_log,
-    )
+    shown = verify_answer(evidence, asked)
     return with_ima(shown, evidence, ima.progress if ima is not None else None)
 
 
-def _host_case(round_: StoredRound, policy: AttestationPolicy) -> HostCase:
+def host_case(round_: StoredRound, policy: AttestationPolicy) -> HostCase:
+    """What the round was judged by, with `policy` put together again."""
     case, before = round_.case, round_.case.ima_before
     history = None
     if before is not None:

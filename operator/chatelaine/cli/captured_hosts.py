@@ -11,17 +11,16 @@ from chatelaine.appraisal.capture import Capture
 from chatelaine.cli.live_hosts import Asked, LiveHosts, NotThisHost, Standing, Wanted, live_hosts
 from chatelaine.cli.live_verdicts import accounted_in, verdict_of
 from chatelaine.cli.policy_ends import CANNOT_TELL, REFUSED, Reach, ended
+from chatelaine.cli.policy_material import unsigned
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.evidence.errors import EventLogMismatch, EvidenceError
-from chatelaine.evidence.reference_files import CompactAllowList
 from chatelaine.evidence.reference_values import Predicate
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.evidence.uefi_command_line import STUB_PCR
 from chatelaine.kube.errors import KubeError
 from chatelaine.model.claim import HsmClaim
 from chatelaine.model.common import ObjectMeta
-from chatelaine.model.identifiers import digest_of
-from chatelaine.model.material import NO_MATERIAL, PolicyMaterial, ReferenceValues
+from chatelaine.model.material import NO_MATERIAL, PolicyMaterial
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Verdict
@@ -70,7 +69,7 @@ class CapturedHosts:
     def refused_by(self, name: str, made: Capture) -> list[str]:
         """Hosts that would not hold under what was captured from them, and why: a rule of the base refuses them."""
         policy = AttestationPolicy(metadata=ObjectMeta(name=name), spec=made.typed())
-        policy = policy.with_material(_unsigned(made.bundle))
+        policy = policy.with_material(_material(made.bundle))
         said = []
         for host, asked in self.asked.items():
             verdict = verdict_of(asked, policy, accounted_in(asked.hsm, self.claims))
@@ -80,14 +79,8 @@ class CapturedHosts:
         return said
 
 
-def _unsigned(bundle: Predicate | None) -> PolicyMaterial:
-    """The bundle as if somebody had signed it."""
-    if bundle is None:
-        return NO_MATERIAL
-    dbx = frozenset(map(bytes.fromhex, bundle.dbx_at_least))
-    files = CompactAllowList(bundle.files)
-    digest = digest_of(bundle.encode())
-    return PolicyMaterial((), ReferenceValues(bundle.name, bundle.version, digest, (), bundle.pcrs, dbx, files))
+def _material(bundle: Predicate | None) -> PolicyMaterial:
+    return NO_MATERIAL if bundle is None else PolicyMaterial(reference=unsigned(bundle))
 
 
 def ask_hosts(names: Sequence[str], bank: Bank, indices: Sequence[int], reach: Reach) -> CapturedHosts:

@@ -13,6 +13,7 @@ from chatelaine.cli.policy_diff import diff
 from chatelaine.cli.policy_inspect import inspect
 from chatelaine.cli.policy_sign import sign
 from chatelaine.cli.policy_split import split
+from chatelaine.cli.policy_try import try_policy
 from chatelaine.cli.usage import UsageGroup
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app.command()(diff)
 app.command()(sign)
 app.command()(inspect)
 app.command()(split)
+app.command("test")(try_policy)
 
 
 if __name__ == "__main__":
