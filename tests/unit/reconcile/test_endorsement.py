@@ -215,6 +215,19 @@ def test_certificate_in_the_status_that_is_not_of_this_tpm_is_not_believed() -> 
     assert "EndorsementKeyMismatch" in standing(world).message
 
 
+def test_stranger_with_a_tpm_of_the_vendor_does_not_replace_the_certificate_that_is_kept() -> None:
+    world = world_of(certificate())
+    kept, host = world.hsms["hsm-a"].status.ek_certificate, world.hosts["hsm-a"]
+    other = rsa_key(2048, 1).public_key()
+    host.ak = "ak-of-a-stranger"
+    host.ek_spki = other.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    host.ek_certificate = vendor().certify(other)
+    world.touch("hsm-a", identity=True)
+    world.settle()
+    assert condition(world.hsms["hsm-a"], "Enrolled") == ("False", "IdentityConflict")
+    assert world.hsms["hsm-a"].status.ek_certificate == kept
+
+
 def test_host_that_was_let_in_by_the_list_is_asked_for_its_certificate_when_only_vendors_remain() -> None:
     world = world_of(certificate())
     put_policy(world, "vendors", tpm=rules(listed=[{"ekDigest": world.hosts["hsm-b"].ek_digest}]))
