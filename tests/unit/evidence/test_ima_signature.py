@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 
 import pytest
@@ -19,6 +20,44 @@ DIGEST = sha256(CONTENT)
 RSA, P256, P384 = rsa_key(2048, 200), ecc_key(alg.NIST_P256, 200), ecc_key(alg.NIST_P384, 200)
 OTHER = rsa_key(2048, 201)
 KEYS = tuple(signing_key(pem(key)) for key in (RSA, P256, P384))
+
+# Public keys, and what `evmctl ima_sign -a sha256` (ima-evm-utils 1.4) made of a file with this content.
+MADE_BY_EVMCTL = {
+    "rsa": (
+        (
+            "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA2h9/j65x0cTlFjKl1u6YxFw6ALmPbVTUk/Kd6UGecGSWhWVPjrSy"
+            "zs4laWLFQUcZsUP+KiQl2Yxe2I4ueppNCvwcDov7B8ZhCGcCBvKL41KfTEYUAVMdEJbGno0Z26XUBFS63ZpWr3r7swHC+8Bo"
+            "FjAEdaNsbyEyNfS5T3mDmGP/LGV9SCqc7tZyp0A8dyZbApivHvPp1hLNn9Z7aHdcnPbnNHz53NesCgLOTO361pq+Z9+iMFGK"
+            "XgoQComW/D8o0qhaFcgRVY/Zhu6sRF8fyVF2p+J27y6DTxrtNjDI4Quf3z5bsKFVzrWKe1F0EcMMPPXDHqoWy3UVCssV74Cw"
+            "OwIDAQAB"
+        ),
+        (
+            "AwIEmy4E3QEAuDc02/SQg+B3Q+XJ5Mk63ZZXYmkZvfrudEB0dJ2FooS1H0PgXhyZtn+cgSTQ09nRxDdNEUlSdmMbli4QesA2"
+            "+ma+jGg1CNskTci0oIGA9mtQ8mwD3rZZTyKkgSogUBwqDw/sjxsFrPbwkMAo0sLSZ+eYkaotNHPVSzQ6YlMMEbzTzibSOOsg"
+            "qxOWD/2N6tWZqVwpi4+iHpP1sikGFJdZLtL8YhcAR8mb5TjshQMmrSsprc51Yvqyfh8gIFYuo5NVwQBUUAqKOE9T0W5SF3HW"
+            "BH2RKC1RQWhzuWetLW/mHFKNlP3SXL3dBUI+ckcDAz6exDWOmLgLQsJC+372/Pr9Kw=="
+        ),
+    ),
+    "ec": (
+        (
+            "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEiKIWUgc9ymi001588uXRSUS5r2ARcQpywdGEzrUig/SD16z/1lTtn+pRP7EI"
+            "tmV1brY4PdTBZEOSw6HznEx4wQ=="
+        ),
+        (
+            "AwIEw6CABABHMEUCIQC36gcYYEUQZSKVGSRDuXQWX5e65Lt1SaQmWb7IeE0pPQIgDOlMnB1p/cs9HQS42Hsogzo28mDcHcmF"
+            "6H40qCTte/g="
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MADE_BY_EVMCTL)
+def test_signature_of_the_usual_tool_is_verified_and_its_key_id_is_the_key_s(kind):
+    public, signature = MADE_BY_EVMCTL[kind]
+    key = signing_key(f"-----BEGIN PUBLIC KEY-----\n{public}\n-----END PUBLIC KEY-----")
+    made = base64.b64decode(signature)
+    assert verify_file_signature(made, DIGEST, (*KEYS, key)) is key
+    assert made[3:7] == key.key_id
 
 
 @pytest.mark.parametrize(("key", "place"), [(RSA, 0), (P256, 1), (P384, 2)], ids=["rsa", "p256", "p384"])
