@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from chatelaine.agent.attester import Quote
 from chatelaine.agent.errors import EvidenceBusy, GatewayUnavailable, PcrsKeepMoving, StatementUnfit
 from chatelaine.agent.evidence import MAX_ATTEMPTS, MAX_WAITING_ROUNDS, EvidenceRounds, Question
+from chatelaine.agent.logs import ImaPiece, LogFiles
 from chatelaine.agent.simulated import SimulatedAttester, SimulatedTpm
 from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence, verify_evidence
 from chatelaine.evidence.errors import EvidenceError, ExtraDataMismatch
+from chatelaine.evidence.hsm_statement import decode_statement
 from chatelaine.evidence.tpm_public import parse_public
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.tpm_policy import Bank
@@ -191,3 +195,80 @@ async def test_a_round_that_fails_leaves_its_place(attester: SimulatedAttester) 
     for _ in range(2 * MAX_WAITING_ROUNDS):
         with pytest.raises(GatewayUnavailable):
             await rounds.answer(ASKED)
+
+
+# --- logs -----------------------------------------------------------------------------------------------------
+
+
+class Kernel(LogFiles):
+    """A host whose kernel shows `log` and `list`."""
+
+    def __init__(self, log: bytes | None = b"log", ima_list: bytes | None = b"0123456789") -> None:
+        super().__init__()
+        self.log, self.list = log, ima_list
+
+    async def event_log(self) -> bytes | None:
+        return self.log
+
+    async def ima(self, offset: int) -> ImaPiece | None:
+        return ImaPiece(offset, self.list[offset:], more=False) if self.list is not None else None
+
+
+def ask_with_logs(attester: SimulatedAttester, kernel: LogFiles, **wants: object) -> EvidenceResponse:
+    rounds = EvidenceRounds(attester, SimulatedGateway(), AGENT_SPKI, kernel)
+    return asyncio.run(rounds.answer(replace(ASKED, **wants)))
+
+
+def test_logs_are_sent_to_nobody_who_does_not_ask(attester: SimulatedAttester) -> None:
+    answer = ask_with_logs(attester, Kernel())
+    assert (answer.event_log, answer.log_digest, answer.ima_list) == (None, None, None)
+    assert decode_statement(answer.statement).log_digest is None
+
+
+def test_the_token_signs_the_digest_of_the_log_that_is_sent(attester: SimulatedAttester) -> None:
+    answer = ask_with_logs(attester, Kernel(), want_log=True)
+    assert answer.event_log == b"log"
+    assert answer.log_digest == decode_statement(answer.statement).log_digest == hashlib.sha256(b"log").digest()
+
+
+def test_a_known_log_is_named_and_not_sent(attester: SimulatedAttester) -> None:
+    digest = hashlib.sha256(b"log").digest()
+    answer = ask_with_logs(attester, Kernel(), want_log=True, known_log=digest)
+    assert (answer.event_log, answer.log_digest) == (None, digest)
+    assert ask_with_logs(attester, Kernel(b"other"), want_log=True, known_log=digest).event_log == b"other"
+
+
+def test_a_host_without_a_log_says_so_in_the_statement(attester: SimulatedAttester) -> None:
+    answer = ask_with_logs(attester, Kernel(None), want_log=True, known_log=bytes(32))
+    assert (answer.event_log, answer.log_digest) == (None, None)
+    assert decode_statement(answer.statement).log_digest is None
+
+
+def test_a_gateway_that_signs_for_another_log_is_named_where_it_happens(attester: SimulatedAttester) -> None:
+    class ForgetfulGateway(SimulatedGateway):
+        async def statement(self, request: StatementRequest) -> StatementResponse:
+            return await super().statement(StatementRequest(pcr_digest=request.pcr_digest, nonce=request.nonce))
+
+    rounds = EvidenceRounds(attester, ForgetfulGateway(), AGENT_SPKI, Kernel())
+    with pytest.raises(StatementUnfit, match="log digest"):
+        asyncio.run(rounds.answer(replace(ASKED, want_log=True)))
+
+
+def test_the_list_is_read_after_the_quote_so_that_it_holds_what_was_quoted(attester: SimulatedAttester) -> None:
+    kernel = Kernel(ima_list=b"")
+
+    class MeasuringAttester(SimulatedAttester):
+        async def quote(self, extra_data: bytes, selection: Selection) -> Quote:
+            made = await super().quote(extra_data, selection)
+            kernel.list = b"measured"
+            return made
+
+    answer = ask_with_logs(MeasuringAttester(attester.tpm), kernel, ima_from=0)
+    assert answer.ima_list == b"measured"
+
+
+def test_an_offset_of_another_boot_is_not_used(attester: SimulatedAttester) -> None:
+    epoch = f"{attester.tpm.reset_count}.{attester.tpm.restart_count}"
+    assert ask_with_logs(attester, Kernel(), ima_from=4, ima_epoch=epoch).ima_list == b"456789"
+    answer = ask_with_logs(attester, Kernel(), ima_from=4, ima_epoch="99.0")
+    assert (answer.ima_offset, answer.ima_list) == (0, b"0123456789")
