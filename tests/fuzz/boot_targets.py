@@ -84,7 +84,7 @@ def packed(*events: tuple[int, bytes]) -> bytes:
 def command_line(data: bytes) -> None:
     """Any bytes that a kernel may be told; no argument grows, and what is effective is some of them."""
     line = CommandLine(1, 8, data.decode("latin-1"))
-    if sum(map(len, line.arguments())) > len(data) or len(line.effective_arguments()) > len(line.arguments()):
+    if sum(map(len, line.arguments)) > len(data) or len(line.effective_arguments) > len(line.arguments):
         raise AssertionError("arguments out of nothing")
 
 

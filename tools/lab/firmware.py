@@ -80,6 +80,12 @@ def image_digest(image: bytes, bank: int = tcg.SHA256) -> str:
 def measured(boot: Boot) -> tcg.EventLogWriter:
     """All that is measured in a boot: the log, the digests to extend, the values at its end."""
     log = tcg.EventLogWriter()
+    write_boot(log, boot)
+    return log
+
+
+def write_boot(log: tcg.EventLogWriter, boot: Boot) -> None:
+    """The same, in the banks of `log`."""
     log.note(b"StartupLocality\0\0")
     log.measure(0, tcg.EV_S_CRTM_VERSION, boot.firmware.encode("utf-16-le") + b"\0\0")
     log.measure(0, tcg.EV_EFI_PLATFORM_FIRMWARE_BLOB2, b"\x03PEI" + bytes(16), boot.firmware.encode())
@@ -94,7 +100,6 @@ def measured(boot: Boot) -> tcg.EventLogWriter:
     _kernel(log, boot)
     for action in EXIT_BOOT_SERVICES:
         log.measure(5, tcg.EV_EFI_ACTION, action)
-    return log
 
 
 def pcr_values(boot: Boot, bank: int = tcg.SHA256) -> dict[int, str]:

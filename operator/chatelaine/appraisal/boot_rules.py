@@ -274,12 +274,12 @@ class CommandLineRule:
     def _refusal(self, check: str, line: CommandLine) -> Finding | None:
         found = _printable(line.text)
         for pattern in self.forbidden:
-            bad = next(filter(pattern.matches, line.arguments()), None)
+            bad = next(filter(pattern.matches, line.arguments), None)
             if bad is not None:
                 detail = f"event {line.number}: the kernel was told {_printable(bad)}, which {pattern.text} forbids"
                 return _refuted(check, "ArgumentForbidden", detail, found=found)
         for pattern in self.required:
-            if not any(map(pattern.matches, line.effective_arguments())):
+            if not any(map(pattern.matches, line.effective_arguments)):
                 detail = f"event {line.number}: the kernel was not told {pattern.text}"
                 return _refuted(check, "ArgumentMissing", detail, expected=pattern.text, found=found)
         return None

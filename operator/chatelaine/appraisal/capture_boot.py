@@ -138,7 +138,7 @@ def _command_line(found: CapturedBoot, hosts: Mapping[str, BootFacts]) -> None:
             found.left["kernelCommandLine"] = f"{host}: {shown(lines.gap or 'the log shows no kernel command line')}"
             return
         for line in lines.lines:
-            told = set(_hardening(line.effective_arguments()))
+            told = set(_hardening(line.effective_arguments))
             common = told if common is None else common & told
     if not common:
         found.left["kernelCommandLine"] = "no kernel is told anything that makes it stricter (lockdown=, ima_policy= …)"

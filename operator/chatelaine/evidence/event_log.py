@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 
 from chatelaine.evidence import tpm_algorithms as alg
@@ -43,6 +44,9 @@ _ALGORITHM: Final = struct.Struct("<HH")
 _SIZE: Final = struct.Struct("<I")
 _ID: Final = struct.Struct("<H")
 _SPEC_COUNT_AT: Final = 24
+_IDS: Final = slice(3, -1, 2)
+_DIGESTS: Final = slice(4, -1, 2)
+"""Where algorithms and digests stand among the fields of an event's head."""
 
 LOG_HASHES: Final[Mapping[int, Callable[..., Any]]] = {
     alg.SHA1: hashlib.sha1,
@@ -51,6 +55,10 @@ LOG_HASHES: Final[Mapping[int, Callable[..., Any]]] = {
 """Hashes by which a log can be replayed. SHA-1 is among them for people who look at an old log; it carries no trust."""
 
 _SIZES_BYTES: Final = {alg.SHA1: 20, **{tpm_id: found.size_bytes for tpm_id, found in alg.HASHES.items()}}
+_STARTS: Final = {
+    tpm_id: {index: (b"\xff" if index in DRTM_PCRS else b"\x00") * size for index in range(MAX_PCRS)}
+    for tpm_id, size in _SIZES_BYTES.items()
+}
 
 
 class LogAlgorithm(NamedTuple):
@@ -76,6 +84,10 @@ class Event(NamedTuple):
     type: int
     digests: Mapping[int, bytes]
     data: bytes
+
+
+_event: Final[Callable[[tuple[int, int, int, Mapping[int, bytes], bytes]], Event]] = partial(tuple.__new__, Event)
+"""`Event` of its five fields, without the detour by keywords: a tenth of the time that parsing takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +128,11 @@ def parse_event_log(data: bytes) -> EventLog:
     first = _first_event(data)
     if first is None:
         algorithms: tuple[LogAlgorithm, ...] = (LogAlgorithm(alg.SHA1, 20),)
-        events = tuple(_sha1_events(data))
+        events = _sha1_events(data)
     else:
         algorithms = _declared(first)
-        events = tuple(_agile_events(data, _HEAD.size + len(first), algorithms))
-    return EventLog(algorithms, events, _locality(events), hashlib.sha256(data).digest())
+        events = _agile_events(data, _HEAD.size + len(first), algorithms)
+    return EventLog(algorithms, tuple(events), _locality(events), hashlib.sha256(data).digest())
 
 
 def replay(log: EventLog, tpm_id: int) -> dict[int, bytes]:
@@ -131,9 +143,9 @@ def replay(log: EventLog, tpm_id: int) -> dict[int, bytes]:
     """
     new = _hash(log, tpm_id)
     values = _start_values(log, tpm_id)
-    for event in log.events:
-        if event.type != NO_ACTION:
-            values[event.pcr] = new(values[event.pcr] + event.digests[tpm_id]).digest()
+    for _, pcr, kind, digests, _ in log.events:
+        if kind != NO_ACTION:
+            values[pcr] = new(values[pcr] + digests[tpm_id]).digest()
     return values
 
 
@@ -163,10 +175,9 @@ def _hash(log: EventLog, tpm_id: int) -> Callable[..., Any]:
 
 
 def _start_values(log: EventLog, tpm_id: int) -> dict[int, bytes]:
-    size = _SIZES_BYTES[tpm_id]
-    zeros, ones = bytes(size), b"\xff" * size
-    values = {index: ones if index in DRTM_PCRS else zeros for index in range(MAX_PCRS)}
-    values[0] = bytes(size - 1) + bytes([log.startup_locality])
+    values = dict(_STARTS[tpm_id])
+    if log.startup_locality:
+        values[0] = values[0][:-1] + bytes([log.startup_locality])
     return values
 
 
@@ -211,27 +222,39 @@ def _declared(spec: bytes) -> tuple[LogAlgorithm, ...]:
     return found
 
 
-def _agile_events(data: bytes, at: int, algorithms: tuple[LogAlgorithm, ...]) -> Iterator[Event]:
+@lru_cache(maxsize=64)
+def _head_of(algorithms: tuple[LogAlgorithm, ...]) -> struct.Struct:
+    """What stands before an event's data, if its digests come in the declared order."""
+    return struct.Struct("<III" + "".join(f"H{size}s" for _, size in algorithms) + "I")
+
+
+def _agile_events(data: bytes, at: int, algorithms: tuple[LogAlgorithm, ...]) -> list[Event]:
     """TCG_PCR_EVENT2 until the end. Digests usually come in the declared order; then one look reads a whole head."""
-    head = struct.Struct("<III" + "".join(f"H{size}s" for _, size in algorithms) + "I")
+    head = _head_of(algorithms)
+    head_bytes, unpack = head.size, head.unpack_from
     ids = tuple(tpm_id for tpm_id, _ in algorithms)
+    banks = len(ids)
+    events: list[Event] = []
     number, end = 1, len(data)
     while at < end:
-        try:
-            pcr, kind, count, *digests, size = head.unpack_from(data, at)
-        except struct.error as error:
-            raise Truncated(f"event {number} ends early", found=f"{end - at} bytes") from error
-        if count != len(ids):
-            raise Malformed(f"event {number} has not one digest of each bank", expected=len(ids), found=count)
-        if tuple(digests[::2]) == ids:
-            by_id = dict(zip(ids, digests[1::2], strict=True))
+        start = at + head_bytes
+        if start > end:
+            raise Truncated(f"event {number} ends early", found=f"{end - at} bytes")
+        fields = unpack(data, at)
+        pcr, kind, count, size = fields[0], fields[1], fields[2], fields[-1]
+        if count != banks:
+            raise Malformed(f"event {number} has not one digest of each bank", expected=banks, found=count)
+        if fields[_IDS] == ids:
+            digests = dict(zip(ids, fields[_DIGESTS]))  # noqa: B905 -- both are as long as the head has it
         else:
-            by_id = _digests(data, at + _COUNT.size, number, dict(algorithms))
-        at += head.size
-        content = data[at : at + size]
-        yield _event(number, pcr, kind, by_id, content, size)
-        at += size
+            digests = _digests(data, at + _COUNT.size, number, dict(algorithms))
+        at = start + size
+        event = _event((number, pcr, kind, digests, data[start:at]))
+        if at > end or kind == NO_ACTION or pcr >= MAX_PCRS:
+            _check(event, size)
+        events.append(event)
         number += 1
+    return events
 
 
 def _digests(data: bytes, at: int, number: int, sizes_bytes: Mapping[int, int]) -> dict[int, bytes]:
@@ -248,44 +271,45 @@ def _digests(data: bytes, at: int, number: int, sizes_bytes: Mapping[int, int]) 
     return found
 
 
-def _sha1_events(data: bytes) -> Iterator[Event]:
+def _sha1_events(data: bytes) -> list[Event]:
     """TCG_PCR_EVENT until the end."""
-    at, number, end = 0, 0, len(data)
+    events: list[Event] = []
+    at, end = 0, len(data)
     while at < end:
-        try:
-            pcr, kind, digest, size = _HEAD.unpack_from(data, at)
-        except struct.error as error:
-            raise Truncated(f"event {number} ends early", found=f"{end - at} bytes") from error
-        at += _HEAD.size
-        yield _event(number, pcr, kind, {alg.SHA1: digest}, data[at : at + size], size)
-        at += size
-        number += 1
+        number = len(events)
+        if at + _HEAD.size > end:
+            raise Truncated(f"event {number} ends early", found=f"{end - at} bytes")
+        pcr, kind, digest, size = _HEAD.unpack_from(data, at)
+        start = at + _HEAD.size
+        at = start + size
+        event = Event(number, pcr, kind, {alg.SHA1: digest}, data[start:at])
+        _check(event, size)
+        events.append(event)
+    return events
 
 
-def _event(number: int, pcr: int, kind: int, digests: Mapping[int, bytes], data: bytes, size: int) -> Event:
-    if len(data) != size:
-        raise Truncated(f"event {number} ends early", expected=f"{size} bytes", found=f"{len(data)} bytes")
-    if kind != NO_ACTION:
-        if pcr >= MAX_PCRS:
-            raise Malformed(
-                f"event {number} extends a PCR that does not exist", expected=f"0..{MAX_PCRS - 1}", found=pcr
-            )
-    elif data.startswith(SPEC_ID_FAMILY) and number:
-        raise Malformed(f"event {number} is another Spec ID; a log has one, at its start")
-    return Event(number, pcr, kind, digests, data)
+def _check(event: Event, size: int) -> None:
+    """The event is as long as it says, and extends what exists."""
+    if len(event.data) != size:
+        raise Truncated(f"event {event.number} ends early", expected=f"{size} bytes", found=f"{len(event.data)} bytes")
+    if event.type != NO_ACTION:
+        if event.pcr >= MAX_PCRS:
+            raise Malformed(f"event {event.number} extends a PCR that does not exist", found=event.pcr)
+    elif event.data.startswith(SPEC_ID_FAMILY) and event.number:
+        raise Malformed(f"event {event.number} is another Spec ID; a log has one, at its start")
 
 
-def _locality(events: tuple[Event, ...]) -> int:
+def _locality(events: Sequence[Event]) -> int:
     """What the StartupLocality event says: at most one, before anything was measured into PCR 0."""
     found: int | None = None
     measured = False
-    for event in events:
-        if event.type != NO_ACTION:
-            measured = measured or event.pcr == 0
-        elif event.data.startswith(STARTUP_LOCALITY):
-            if found is not None or measured or len(event.data) != len(STARTUP_LOCALITY) + 1:
-                raise Malformed(f"event {event.number} tells the startup locality twice, too late, or unreadably")
-            found = event.data[-1]
+    for number, pcr, kind, _, data in events:
+        if kind != NO_ACTION:
+            measured = measured or pcr == 0
+        elif data.startswith(STARTUP_LOCALITY):
+            if found is not None or measured or len(data) != len(STARTUP_LOCALITY) + 1:
+                raise Malformed(f"event {number} tells the startup locality twice, too late, or unreadably")
+            found = data[-1]
             if found not in STARTUP_LOCALITIES:
                 raise Malformed("TPM2_Startup does not come from there", expected="0, 3 or 4", found=found)
     return found or 0

@@ -8,7 +8,6 @@ does not hash to the digest says nothing.
 from __future__ import annotations
 
 import enum
-from functools import lru_cache
 from typing import Final
 
 from chatelaine.evidence.event_log import LOG_HASHES, Event
@@ -28,15 +27,14 @@ _SEPARATORS: Final = {
 }
 
 
-@lru_cache(maxsize=8)
-def _separators(tpm_id: int) -> dict[bytes, Separator]:
-    new = LOG_HASHES[tpm_id]
-    return {new(data).digest(): meaning for data, meaning in _SEPARATORS.items()}
+_SEPARATOR_DIGESTS: Final = {
+    tpm_id: {new(data).digest(): meaning for data, meaning in _SEPARATORS.items()} for tpm_id, new in LOG_HASHES.items()
+}
 
 
 def separator(event: Event, tpm_id: int) -> Separator | None:
     """Is this a separator? Its digest tells, whatever the event is called."""
-    return _separators(tpm_id).get(event.digests[tpm_id])
+    return _SEPARATOR_DIGESTS[tpm_id].get(event.digests[tpm_id])
 
 
 def checked(event: Event, tpm_id: int) -> bytes | None:

@@ -11,8 +11,9 @@ looks like a command line adds one, and takes none away.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from chatelaine.evidence.event_log import Event
@@ -29,27 +30,34 @@ _LOADERS: Final = frozenset(
         "xen_hypervisor", "xen_linux", "xen_module",
     )
 )  # fmt: skip
-_BLANKS: Final = frozenset(" \t\n\v\f\r\xa0")
-"""What the kernel's `isspace` holds to be blank."""
+_ARGUMENT: Final = re.compile(r'(?:[^ \t\n\v\f\r\xa0"]++|"[^"]*+(?:"|\Z))++')
+"""Up to what the kernel's `isspace` holds to be blank, outside of quotes. It never goes back, however long the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """A command line that was measured. Each character of `text` is one byte of what the kernel gets."""
+    """A command line that was measured.
+
+    Attributes:
+        number: of the event.
+        pcr: index of the PCR.
+        text: each character is one byte of what the kernel gets.
+        arguments: all of them, as the kernel takes them apart: quotes join, and are not part of one (lib/cmdline.c).
+        effective_arguments: those that the kernel and the system obey: up to `--`, a NUL or the end of the first line.
+    """
 
     number: int
     pcr: int
     text: str
+    arguments: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    effective_arguments: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
-    def arguments(self) -> tuple[str, ...]:
-        """All arguments, as the kernel takes them apart: quotes join, and are not part of it (lib/cmdline.c)."""
-        return _split(self.text)
-
-    def effective_arguments(self) -> tuple[str, ...]:
-        """Those that the kernel and the system obey: up to `--`, a NUL or the end of the first line."""
+    def __post_init__(self) -> None:
+        """Take it apart once: rules look at it in every round."""
         line = self.text.split("\x00", maxsplit=1)[0].split("\n", maxsplit=1)[0]
-        found = _split(line)
-        return found[: found.index("--")] if "--" in found else found
+        obeyed = _split(line)
+        object.__setattr__(self, "arguments", _split(self.text))
+        object.__setattr__(self, "effective_arguments", obeyed[: obeyed.index("--")] if "--" in obeyed else obeyed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,31 +93,15 @@ def _command_line(content: bytes, pcr: int) -> str | None:
     text = content.removesuffix(b"\x00").decode("latin-1")  # old versions of GRUB hash the NUL, too
     if pcr == STUB_PCR:
         return text
-    command = next(iter(_split(text)), "")
+    first = _ARGUMENT.search(text)
+    command = _unquoted(first.group()) if first else ""
     if command in _LOADERS:
         return text.lstrip().removeprefix(command).lstrip()
     return text if _FILE_CHARACTERS.intersection(command) else None
 
 
 def _split(text: str) -> tuple[str, ...]:
-    found, at = [], 0
-    while at < len(text):
-        if text[at] in _BLANKS:
-            at += 1
-            continue
-        end = _end_of(text, at)
-        found.append(_unquoted(text[at:end]))
-        at = end
-    return tuple(found)
-
-
-def _end_of(text: str, at: int) -> int:
-    """Where the argument that starts at `at` ends: at the first blank outside of quotes."""
-    quoted = False
-    while at < len(text) and (quoted or text[at] not in _BLANKS):
-        quoted ^= text[at] == '"'
-        at += 1
-    return at
+    return tuple(map(_unquoted, _ARGUMENT.findall(text)))
 
 
 def _unquoted(argument: str) -> str:

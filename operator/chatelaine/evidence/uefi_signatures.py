@@ -81,6 +81,7 @@ def parse_signature_lists(data: bytes) -> tuple[Signature, ...]:
         Malformed: lengths that contradict each other, or the kind of entry.
     """
     found: list[Signature] = []
+    owners: dict[bytes, bytes] = {}
     at = 0
     while at < len(data):
         try:
@@ -96,7 +97,8 @@ def parse_signature_lists(data: bytes) -> tuple[Signature, ...]:
             raise Oversized("a signature database is too long", expected=f"at most {MAX_SIGNATURES} entries")
         for entry in range(start, end, max(each, 1)):
             content = entry + GUID_BYTES
-            found.append(Signature(kind, data[entry:content], data[content : entry + each]))
+            owner = data[entry:content]  # hundreds of entries share one; each is kept once
+            found.append(Signature(kind, owners.setdefault(owner, owner), data[content : entry + each]))
         at = end
     return tuple(found)
 

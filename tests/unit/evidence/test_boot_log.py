@@ -227,6 +227,18 @@ def test_secure_boot_in_a_pcr_that_was_not_quoted_is_not_shown():
     assert (shown.state, shown.gap) == (SecureBootState.NOT_SHOWN, "PCR 7 was not quoted")
 
 
+def test_note_that_looks_like_secure_boot_was_never_extended():
+    """An event that says it was not extended is not in the PCR, whatever its digest."""
+    boot = PaperBoot()
+    content = tcg.variable(tcg.GLOBAL_VARIABLE, "SecureBoot", b"\x01")
+    note = tcg.record(7, tcg.EV_NO_ACTION, {bank: tcg.digest(bank, content) for bank in boot.banks}, content)
+    boot.databases()
+    boot.separate(7)
+    spec_bytes = len(tcg.spec_id_event(boot.banks))
+    shown = facts(boot.data[:spec_bytes] + note + boot.data[spec_bytes:]).secure_boot
+    assert shown.state is SecureBootState.NOT_SHOWN
+
+
 def test_secure_boot_in_another_pcr_is_not_shown():
     boot = PaperBoot()
     boot.measure(1, tcg.EV_EFI_VARIABLE_DRIVER_CONFIG, tcg.variable(tcg.GLOBAL_VARIABLE, "SecureBoot", b"\x01"))
@@ -359,8 +371,10 @@ def test_error_of_the_firmware_in_pcr_2_passes_for_an_option_rom():
     assert len(facts(boot.data).option_roms) == 1
 
 
-def test_option_roms_of_a_pcr_that_was_not_quoted_are_not_shown():
+def test_nothing_of_a_pcr_that_was_not_quoted_is_shown():
     assert facts(LOG, quoted=(4,)).option_roms is None
+    shown = facts(LOG, quoted=(7,))
+    assert (shown.images, shown.partition_tables, shown.separators) == ((), (), frozenset((7,)))
 
 
 def test_partition_table_is_shown_from_checked_data_only():

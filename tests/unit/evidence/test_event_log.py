@@ -133,6 +133,15 @@ def test_two_digests_of_one_bank_are_refused():
     assert refused(agile(event, banks=banks)).reason == "Malformed"
 
 
+def test_digest_repeated_before_the_one_that_is_left_is_refused():
+    """Its length field lies within a digest then: a reader that goes on by what it finds loses its place."""
+    banks = (tcg.SHA256, tcg.SHA384)
+    digest = struct.pack("<H", tcg.SHA256) + bytes(32)
+    rest = struct.pack("<H", tcg.SHA384) + bytes(14) + struct.pack("<I", 30) + bytes(30)
+    event = struct.pack("<III", 4, 1, 2) + digest + digest + rest
+    assert refused(agile(event, banks=banks)).reason == "Malformed"
+
+
 def test_digests_in_another_order_than_declared_are_told_apart_by_their_names():
     banks = (tcg.SHA256, tcg.SHA384)
     straight = parse_event_log(agile(one(banks=banks), banks=banks))

@@ -97,7 +97,7 @@ def test_separator_among_the_events_is_none_of_them():
 
 
 def arguments(text: str) -> tuple[str, ...]:
-    return CommandLine(1, 8, text).arguments()
+    return CommandLine(1, 8, text).arguments
 
 
 @pytest.mark.parametrize(
@@ -123,17 +123,17 @@ def test_arguments_are_taken_apart_as_the_kernel_does(text, expected):
 @pytest.mark.parametrize("end", [" -- ", "\0", "\n"])
 def test_what_nobody_obeys_is_not_effective(end):
     line = CommandLine(1, 8, f"/vmlinuz ro{end}lockdown=integrity")
-    assert "lockdown=integrity" not in line.effective_arguments()
-    assert line.effective_arguments()[1] == "ro"
+    assert "lockdown=integrity" not in line.effective_arguments
+    assert line.effective_arguments[1] == "ro"
 
 
 def test_blank_of_another_alphabet_is_seen_as_the_kernel_sees_its_bytes():
     """U+00A0 is two bytes in UTF-8; to the kernel the second one is a blank."""
     (line,) = measured(stub("quiet\u00a0ro")).lines
-    assert line.arguments() == ("quiet\xc2", "ro")
+    assert line.arguments == ("quiet\xc2", "ro")
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_taken_apart(text):
     assert sum(map(len, arguments(text))) <= len(text)
-    assert len(CommandLine(1, 8, text).effective_arguments()) <= len(arguments(text))
+    assert len(CommandLine(1, 8, text).effective_arguments) <= len(arguments(text))

@@ -93,6 +93,11 @@ def test_list_shorter_than_its_head_is_refused(size):
     assert refused(parse_signature_lists, head(size=size) + bytes(100)) == "Malformed"
 
 
+def test_list_that_would_never_end_is_refused():
+    """Its length takes the reader back to where the list began, and its entries would fill what is left of it."""
+    assert refused(parse_signature_lists, head(kind=OWNER, size=0, each=28) + bytes(100)) == "Malformed"
+
+
 @pytest.mark.parametrize("size", [29, 2**32 - 1])
 def test_list_that_runs_over_the_end_is_refused(size):
     assert refused(parse_signature_lists, head(size=size)) == "Truncated"
@@ -104,7 +109,8 @@ def test_list_whose_header_is_longer_than_itself_is_refused():
 
 @pytest.mark.parametrize("each", [0, 1, 16, 47, 2**32 - 1])
 def test_list_whose_entries_do_not_fill_it_is_refused(each):
-    assert refused(parse_signature_lists, head(size=28 + 48, each=each) + bytes(48)) == "Malformed"
+    for kind in (OWNER, tcg.CERT_SHA256):
+        assert refused(parse_signature_lists, head(kind, size=28 + 48, each=each) + bytes(48)) == "Malformed"
 
 
 def test_entries_of_another_length_than_their_digest_are_refused():
