@@ -155,7 +155,10 @@ class ImaRule:
             files.allows(entry.path, entry.digest, at=self.at) for files in self.lists
         ):
             return True
-        return any(glob.matches(entry.path) for glob in self.unjudged)
+        if not self.unjudged:
+            return False
+        parts = entry.path.split("/")
+        return any(glob.fits(parts) for glob in self.unjudged)
 
     def _unlisted(self, entry: ImaEntry, try_signature: bool) -> tuple[str, str]:
         """Reason and detail against an entry that no list has; empty if its signature holds."""

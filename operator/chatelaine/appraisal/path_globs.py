@@ -39,7 +39,10 @@ class PathGlob:
 
     def matches(self, path: str) -> bool:
         """Does the whole `path` fit?"""
-        parts = path.split("/")
+        return self.fits(path.split("/"))
+
+    def fits(self, parts: Sequence[str]) -> bool:
+        """The same for a path that was cut at its slashes: many globs look at one path."""
         first, *others = self._runs
         if not others:
             return len(first) == len(parts) and _fits_at(first, parts, 0)
@@ -57,7 +60,10 @@ class PathGlob:
 
 
 def _fits_at(run: Sequence[Fits], parts: Sequence[str], start: int) -> bool:
-    return all(fits(part) for fits, part in zip(run, parts[start : start + len(run)], strict=True))
+    for number, fits in enumerate(run, start):  # noqa: SIM110 -- tried for every glob at every place: no generator
+        if not fits(parts[number]):
+            return False
+    return True
 
 
 def _part(glob: str) -> Fits:
