@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import replace
 
 import cbor2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tools.lab.event_log_writer import EventLogWriter
+from tools.lab.firmware import Boot, measured
 
 from chatelaine.evidence import errors
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.binding import Binding, quote_extra_data
-from chatelaine.evidence.bundle import EnrolledIdentity, decode_evidence
+from chatelaine.evidence.bundle import EnrolledIdentity, decode_evidence, with_ima
 from chatelaine.evidence.hsm_statement import statement_to_sign
 from chatelaine.evidence.inventory import encode_inventory
+from chatelaine.evidence.tpm_types import Selection
+from chatelaine.model.tpm_policy import Bank
 from support.paper_host import AGENT_SPKI, GATEWAY_SPKI, SUBJECT, PaperHost, raw_sign, token_key
+from support.paper_ima import PaperIma
 from support.paper_tpm import NONCE, PCRS, PaperTpm, ecc_key, ek_public, sized
 
 HOST = PaperHost()
@@ -216,3 +222,156 @@ def test_no_stored_bytes_make_the_decoder_fail_otherwise(data):
 def test_results_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         HOST.judged().evidence_digest = "sha256:0"
+
+
+# --- logs -------------------------------------------------------------------------------------------------------
+
+BOOT = measured(Boot())
+LOG = BOOT.data
+BOOTED = {index: BOOT.values[0x000B][index] for index in range(10)}
+LOGGED = Selection(Bank.SHA256, tuple(range(10)))
+
+
+def with_log(log: bytes | None = LOG, *, pcrs=BOOTED, **changed):
+    return HOST.answer(pcrs=pcrs, event_log=log, **changed)
+
+
+def logged(evidence, **changed):
+    return HOST.judged(evidence, selection=LOGGED, wants_log=True, **changed)
+
+
+def test_a_log_that_replays_to_the_quote_is_believed():
+    verified = logged(with_log())
+    assert verified.boot_log is not None
+    assert verified.boot_log.digest == hashlib.sha256(LOG).digest()
+    assert verified.boot_log_flaw is None
+
+
+def test_the_log_of_another_host_is_refused_by_the_statement():
+    other = measured(Boot(serial="another host")).data
+    with pytest.raises(errors.StatementLogMismatch) as refusal:
+        logged(replace(with_log(), event_log=other))
+    assert not refusal.value.authenticated
+
+
+def test_a_log_that_was_cut_on_the_way_is_refused_by_the_statement():
+    with pytest.raises(errors.StatementLogMismatch):
+        logged(replace(with_log(), event_log=LOG[:-1]))
+
+
+def test_a_log_that_was_left_out_on_the_way_is_refused_by_the_statement():
+    with pytest.raises(errors.StatementLogMismatch):
+        logged(replace(with_log(), event_log=None))
+
+
+def test_a_log_that_the_statement_does_not_name_is_refused():
+    with pytest.raises(errors.StatementLogMismatch):
+        logged(with_log(statement={"log_digest": None}))
+    with pytest.raises(errors.StatementLogMismatch):
+        HOST.judged(with_log(statement={"log_digest": None}), selection=LOGGED)
+
+
+def test_a_host_that_says_that_it_has_no_log_shows_none():
+    verified = logged(with_log(None))
+    assert (verified.boot_log, verified.boot_log_flaw) == (None, None)
+
+
+def test_a_log_that_the_host_itself_vouches_for_and_that_does_not_replay_refutes():
+    verified = logged(with_log(measured(Boot(loader=b"another")).data))
+    assert verified.boot_log is None
+    assert verified.boot_log_flaw is not None
+    assert (verified.boot_log_flaw.reason, verified.boot_log_flaw.refutes) == ("EventLogMismatch", True)
+
+
+def test_a_log_that_cannot_be_read_tells_nothing():
+    flaw = logged(with_log(b"no log at all")).boot_log_flaw
+    assert flaw is not None
+    assert not flaw.refutes
+
+
+def test_a_log_of_another_bank_tells_nothing():
+    sha384 = EventLogWriter(banks=(0x000C,))
+    sha384.measure(0, 8, b"version")
+    flaw = logged(with_log(sha384.data)).boot_log_flaw
+    assert flaw is not None
+    assert (flaw.reason, flaw.refutes) == ("EventLogBankMissing", False)
+
+
+def test_stored_evidence_names_its_log_and_list_and_holds_neither():
+    evidence = with_log(ima=(100, b"entries"))
+    stored = evidence.encode()
+    assert LOG not in stored
+    assert b"entries" not in stored
+    parts = {hashlib.sha256(part).digest(): part for part in (LOG, b"entries")}
+    assert decode_evidence(stored, parts.__getitem__) == evidence
+
+
+def test_a_log_or_a_list_of_other_bytes_is_other_evidence():
+    digests = {
+        with_log(ima=(offset, entries), statement={"log_digest": None}).evidence_digest()
+        for offset, entries in ((0, b"a"), (1, b"a"), (0, b"b"))
+    }
+    assert len(digests) == 3
+    assert replace(with_log(), event_log=b"x").evidence_digest() != with_log().evidence_digest()
+
+
+def test_stored_evidence_whose_log_is_missing_or_exchanged_is_refused():
+    stored = with_log().encode()
+    with pytest.raises(errors.EvidencePartMissing):
+        decode_evidence(stored)
+    with pytest.raises(errors.Malformed):
+        decode_evidence(stored, lambda _: LOG + b"x")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"event_log": b"short"}, {"event_log": "text"}, {"event_log": 7}, {"ima": []}, {"ima": [0]},
+        {"ima": [0, b"short"]}, {"ima": [-1, bytes(32)]}, {"ima": [2**40, bytes(32)]}, {"ima": ["0", bytes(32)]},
+        {"ima": b"x"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_stored_evidence_that_names_its_parts_otherwise_is_refused(changed):
+    stored = cbor2.loads(HOST.answer().encode()) | changed
+    with pytest.raises(errors.Malformed):
+        decode_evidence(cbor2.dumps(stored, canonical=True), lambda _: b"")
+
+
+# --- what ran ---------------------------------------------------------------------------------------------------
+
+
+def ran(ima: PaperIma, offset: int = 0, *, pcr10: bytes | None = None, **quote):
+    pcrs = {**PCRS, 10: pcr10 or ima.pcr10}
+    evidence = HOST.answer(pcrs=pcrs, ima=(offset, ima.data[offset:]), quote=quote)
+    return HOST.judged(evidence, selection=Selection(Bank.SHA256, (0, 7, 10))), evidence
+
+
+def test_a_list_is_believed_up_to_the_quoted_pcr():
+    ima = PaperIma.booted().ran("/bin/sh", b"x")
+    verified = with_ima(*ran(ima), None)
+    assert verified.ima is not None
+    assert [entry.path for entry in verified.ima.entries] == ["boot_aggregate", "/bin/sh"]
+
+
+def test_a_list_that_goes_on_from_elsewhere_than_it_was_left_tells_nothing():
+    ima = PaperIma.booted().ran("/bin/sh", b"x")
+    progress = with_ima(*ran(ima), None).ima.progress
+    verified, evidence = ran(ima, progress.offset_bytes)
+    assert with_ima(verified, evidence, None).ima_flaw.reason == "ImaProgressLost"
+    assert with_ima(verified, evidence, progress).ima is not None
+
+
+def test_a_list_of_another_boot_tells_nothing():
+    ima = PaperIma.booted()
+    progress = with_ima(*ran(ima), None).ima.progress
+    assert with_ima(*ran(ima, progress.offset_bytes, resets=6), progress).ima_flaw.reason == "ImaProgressLost"
+
+
+def test_a_list_that_leads_nowhere_tells_nothing_and_refutes_nothing():
+    flaw = with_ima(*ran(PaperIma.booted(), pcr10=bytes(32)[:31] + b"\x01"), None).ima_flaw
+    assert (flaw.reason, flaw.refutes) == ("ImaNoPrefix", False)
+
+
+def test_without_a_list_nothing_is_added():
+    assert with_ima(HOST.judged(), HOST.answer(), None).ima is None
