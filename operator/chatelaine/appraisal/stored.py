@@ -18,7 +18,13 @@ from typing import Final
 
 from chatelaine.appraisal.host import HostCase
 from chatelaine.evidence import strict_json
-from chatelaine.evidence.bundle import MAX_BUNDLE_BYTES, EnrolledIdentity
+from chatelaine.evidence.bundle import (
+    MAX_BUNDLE_BYTES,
+    EnrolledIdentity,
+    QuoteEvidence,
+    VerifiedEvidence,
+    verify_evidence,
+)
 from chatelaine.evidence.errors import Malformed
 from chatelaine.evidence.ima import ImaProgress
 from chatelaine.evidence.tpm_types import Selection
@@ -68,6 +74,24 @@ class Asked:
     gateway_spki: bytes
     selection: Selection
     wants_log: bool = False
+
+
+def verify_answer(evidence: QuoteEvidence, asked: Asked) -> VerifiedEvidence:
+    """The evidence as the answer to the question, live and in every replay; its IMA list is not looked at.
+
+    Raises:
+        EvidenceError: as in `verify_evidence`.
+    """
+    return verify_evidence(
+        evidence,
+        nonce=asked.nonce,
+        subject_uid=asked.subject_uid,
+        identity=asked.identity,
+        agent_spki=asked.agent_spki,
+        gateway_spki=asked.gateway_spki,
+        selection=asked.selection,
+        wants_log=asked.wants_log,
+    )
 
 
 @dataclass(frozen=True, slots=True)

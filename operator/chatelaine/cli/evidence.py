@@ -16,9 +16,10 @@ import typer
 from chatelaine.appraisal.bundle_form import bundled
 from chatelaine.appraisal.stored import RoundKind
 from chatelaine.appraisal.stored_form import encode_round
-from chatelaine.cli.evidence_files import EVIDENCE, STATE_FOLDER, Kept, rounds_of
+from chatelaine.cli.evidence_files import STATE_FOLDER, Kept, rounds_of
 from chatelaine.cli.exits import FAILED
 from chatelaine.cli.usage import UsageGroup
+from chatelaine.controller.evidence_folder import EVIDENCE
 from chatelaine.controller.evidence_store import Entry
 from chatelaine.evidence.errors import EvidenceError
 from chatelaine.model.identifiers import digest_of

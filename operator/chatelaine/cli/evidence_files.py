@@ -20,7 +20,6 @@ from chatelaine.evidence.errors import EvidenceError, EvidencePartMissing
 
 STATE_FOLDER: Final = Path("/var/lib/chatelaine/operator")
 """Where the chart's operator keeps what is its own."""
-EVIDENCE: Final = "evidence"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,12 @@ def operator(
         Path | None, typer.Option(help="Default: $KUBECONFIG, else the pod's service account.")
     ] = None,
     state_dir: Annotated[
-        Path | None, typer.Option(help="Keeps our own key and certificate; default: a folder that goes with us.")
+        Path | None,
+        typer.Option(help="Keeps our own key and certificate, and evidence; default: a folder that goes with us."),
     ] = None,
+    evidence_mebibytes: Annotated[
+        int, typer.Option(min=8, max=1024 * 1024, help="Bound on the evidence that is stored in evidence/ of it.")
+    ] = 256,
     join_listen: Annotated[str, typer.Option(help="Address and port of the join endpoint; empty: none.")] = (
         "0.0.0.0:8446"
     ),
@@ -56,6 +60,7 @@ def operator(
         namespace=namespace,
         kubeconfig=kubeconfig,
         state_folder=state_dir,
+        evidence_bytes=evidence_mebibytes * 1024 * 1024,
         join_listen=parse_listen(join_listen) if join_listen else None,
         join_endpoint=join_endpoint,
         metrics_listen=parse_listen(metrics_listen) if metrics_listen else None,

@@ -10,17 +10,23 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+from chatelaine.appraisal.stored_form import parts_of
 from chatelaine.controller import health
 from chatelaine.controller.addresses import gateway_addresses
 from chatelaine.controller.coverage import Coverage
 from chatelaine.controller.echoes import Echoes
 from chatelaine.controller.emitted import EmittedObjects
 from chatelaine.controller.events import Recorder
+from chatelaine.controller.evidence_folder import EVIDENCE, EvidenceFolder
+from chatelaine.controller.evidence_keeper import EvidenceKeeper
+from chatelaine.controller.evidence_store import EvidenceStore
 from chatelaine.controller.executor import AfterAction, Executor
 from chatelaine.controller.handlers import Deliver, KopfWatch
 from chatelaine.controller.hosts import Surroundings
+from chatelaine.controller.interrogation import Told
 from chatelaine.controller.join import JoinEndpoint
 from chatelaine.controller.leadership import Alone, Lead, Leadership
 from chatelaine.controller.pki import ClusterPki, KubeInvitations
@@ -61,6 +67,7 @@ class Parts:
     echoes: Echoes
     join: JoinEndpoint
     probes: Probes
+    keeper: EvidenceKeeper
 
 
 def _passing_folder() -> Path:
@@ -80,10 +87,11 @@ def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: Aft
     reactions = Reactions(metrics, time.monotonic)
     world = World(kube, reactions, time.monotonic, settings.namespace)
     book = PolicyBook(world, settings.namespace, ReferenceFolder(settings.reference_values_folder))
+    state_folder = settings.state_folder or _passing_folder()
     pki = ClusterPki(
         kube,
         settings.namespace,
-        settings.state_folder or _passing_folder(),
+        state_folder,
         settings.join_endpoint,
         leads=lambda: lead.leads,
         changed=reactions.bundle_changed,
@@ -117,6 +125,13 @@ def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: Aft
         jitter=jitter,
         workers=settings.workers,
     )
+    keeper = EvidenceKeeper(
+        EvidenceStore(EvidenceFolder(state_folder / EVIDENCE), settings.evidence_bytes, parts_of=parts_of),
+        metrics,
+        build=version("chatelaine"),
+        envelope=book.envelope,
+        living=lambda: {stored.uid for stored in world.hsms} if world.hsms.complete.is_set() else None,
+    )
     coverage = Coverage(world, book, hosts, snapshots)
     around = Surroundings(
         hsm=world.hsms.typed,
@@ -130,6 +145,8 @@ def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: Aft
         wall=time.time,
         jitter=jitter,
         metrics=metrics,
+        judged=_judged_by(snapshots, keeper),
+        recall=keeper.recall,
     )
     kopf = KopfWatch(lambda: adapter.configuration, _deliver_to(world, echoes), time.monotonic)
     join = JoinEndpoint(
@@ -157,7 +174,9 @@ def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: Aft
     hosts.bind(around, views)
     reconciler.queue = queue
     reactions.bind(queue, world, book, hosts, snapshots)
-    return Parts(kube, metrics, lead, world, book, pki, hosts, snapshots, views, queue, kopf, echoes, join, probes)
+    return Parts(
+        kube, metrics, lead, world, book, pki, hosts, snapshots, views, queue, kopf, echoes, join, probes, keeper
+    )
 
 
 def _lead(settings: OperatorSettings, kube: KubePort) -> Lead:
@@ -172,6 +191,17 @@ def _lead(settings: OperatorSettings, kube: KubePort) -> Lead:
         wall=time.time,
         jitter=random.SystemRandom().random,
     )
+
+
+def _judged_by(snapshots: Snapshots, keeper: EvidenceKeeper) -> Callable[[str, Told, bytes | None], None]:
+    """Rounds go to the store with what was made of them."""
+
+    def judged(name: str, told: Told, packed_log: bytes | None) -> None:
+        view = snapshots.view(name)
+        if view is not None:
+            keeper.judged(name, view.standing, told, packed_log)
+
+    return judged
 
 
 def _note_in(metrics: OperatorMetrics, echoes: Echoes) -> Callable[[Write], None]:

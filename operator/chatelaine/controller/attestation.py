@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from chatelaine.appraisal.appraise import pcrs_of, selection_of
+from chatelaine.appraisal.explain import pack_log
 from chatelaine.appraisal.ima_history import rule_of
 from chatelaine.controller.gateways import GatewayLink
 from chatelaine.controller.hosts import HostMemory, KnownLogs, Surroundings, agent_client
@@ -82,6 +83,7 @@ class Prober:
 
     async def run(self) -> None:
         """Ask until cancelled."""
+        await self._recall()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._rounds())
@@ -91,6 +93,15 @@ class Prober:
                 self._measured.cancel()
             if self._agent is not None:
                 await self._agent[1].close()
+
+    async def _recall(self) -> None:
+        """What was trusted before we began: the first round may already have to be explained by it."""
+        hsm = self._around.hsm(self._memory.name)
+        boot = await self._around.recall(hsm) if hsm is not None else None
+        if boot is not None and self._memory.observation.last_trusted is None:
+            self._memory.observation = replace(self._memory.observation, last_trusted=boot)
+
+    # --- when
 
     async def _rounds(self) -> None:
         while True:
@@ -307,10 +318,17 @@ class Prober:
         metrics.rounds.labels("authenticated" if told.verified is not None else "refused").inc()
         metrics.attest_seconds.observe(self._around.clock() - started)
         self._around.observed(memory.name, started)
+        self._around.judged(memory.name, told, self._packed_log(told))
         if proven:
             # Only over a key that the enrolled host has just bound in a quote: a stolen leaf ends with its day.
             name = agent_server_name(memory.name)
             await self._around.renew(agent, "/v1/leaf", name, told.agent_spki, told.agent_not_after)
+
+    def _packed_log(self, told: Told) -> bytes | None:
+        log, known = told.evidence.event_log, self._memory.logs
+        if log is None or (told.verified is not None and known is not None and known.keys == told.round.keys):
+            return known.event_log if log is not None and known is not None else None
+        return pack_log(log)
 
     def _keep_logs(self, told: Told) -> None:
         """What the enrolled host need not send again; where its list shows nothing now, it was left where it was."""

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+EVIDENCE: Final = "evidence"
+"""Name of the folder within an operator's own."""
 OBJECTS: Final = "sha256"
 MARKS: Final = "rounds"
 LOCK: Final = "lock"

@@ -20,6 +20,7 @@ from typing import Final
 
 from chatelaine.appraisal.stored import MAX_ROUND_BYTES, RoundKind
 from chatelaine.controller.evidence_folder import (
+    MAX_OBJECT_BYTES,
     EvidenceFolder,
     ObjectDamaged,
     ObjectMissing,
@@ -92,7 +93,6 @@ class EvidenceStore:
         folder: where they lie.
         max_bytes: room for all of it, in whole blocks.
         parts_of: digests of the parts of a stored round; raises ValueError for what is none.
-        living: UIDs of the Hsms that are there; None while that is not known, so that all count as living.
     """
 
     def __init__(
@@ -101,12 +101,10 @@ class EvidenceStore:
         max_bytes: int,
         *,
         parts_of: Callable[[bytes], Collection[bytes]],
-        living: Callable[[], Collection[str] | None] = lambda: None,
     ) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
         self._parts_of = parts_of
-        self._living = living
         self._entries: dict[str, list[Entry]] = {}
         self._parts: dict[bytes, frozenset[bytes]] = {}
         """Parts of each stored round, by its digest."""
@@ -142,13 +140,13 @@ class EvidenceStore:
         """The last one of a kind."""
         return max((entry for entry in self._entries.get(hsm_uid, ()) if entry.kind is kind), default=None)
 
-    def read(self, digest: bytes) -> bytes:
+    def read(self, digest: bytes, limit_bytes: int = MAX_OBJECT_BYTES) -> bytes:
         """A round or a part.
 
         Raises:
             ObjectMissing, ObjectDamaged, StoreUnusable: it is not to be had.
         """
-        return self._folder.read(digest)
+        return self._folder.read(digest, limit_bytes)
 
     def folder_objects(self) -> Iterator[tuple[bytes, int]]:
         """Digest and size of everything that lies there, stored by us or not."""
@@ -194,13 +192,16 @@ class EvidenceStore:
 
     # --- keeping
 
-    def keep(self, entry: Entry, round_: bytes, parts: Iterable[bytes]) -> None:
+    def keep(
+        self, entry: Entry, round_: bytes, parts: Iterable[bytes], *, living: Collection[str] | None = None
+    ) -> None:
         """Store a round. Of one boot under one policy only the first trusted round and the newest stay.
 
         Args:
             entry: what it is; its digest is that of `round_`.
             round_: the encoded round.
             parts: what it names by digest.
+            living: UIDs of the Hsms that are there; None while that is not known, so that all count as living.
 
         Raises:
             StoreFull: only what must stay is left.
@@ -209,7 +210,7 @@ class EvidenceStore:
         if entry in self._entries.get(entry.hsm_uid, ()):
             return
         contents = [*dict.fromkeys(parts), round_]
-        self._make_room(contents, entry)
+        self._make_room(contents, entry, living)
         written: dict[bytes, int] = {}
         try:
             for content in contents:
@@ -252,12 +253,11 @@ class EvidenceStore:
             self.forget(entry)
             self.pruned += 1
 
-    def _make_room(self, contents: Iterable[bytes], new: Entry) -> None:
+    def _make_room(self, contents: Iterable[bytes], new: Entry, living: Collection[str] | None) -> None:
         # What is there already in other rounds may go while room is made: all of it is counted as new.
         needed = sum(_blocks(len(content)) for content in contents) + BLOCK_BYTES
         if needed > self._max_bytes:
             raise StoreFull(f"a round of {needed} bytes does not fit into {self._max_bytes} bytes")
-        living = self._living()
         while self.used_bytes + needed > self._max_bytes or len(self) >= MAX_ROUNDS:
             victim = self._least(living)
             if victim is None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from chatelaine.appraisal.explain import Boot
 from chatelaine.appraisal.ima_history import ImaHistory
+from chatelaine.controller.interrogation import Told
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.hsm import EnrolledIdentity, Hsm
 from chatelaine.model.identifiers import ANNOTATION_READMIT, agent_server_name, gateway_server_name
@@ -31,6 +32,11 @@ OLD_GATEWAY_KEYS: Final = 1
 """Gateway keys that are named beside the present one in binding Secrets."""
 
 
+async def nothing_stored(_: Hsm) -> TrustedBoot | None:
+    """What is remembered without a store."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What hosts need of the operator. Callbacks are synchronous and return at once.
@@ -40,6 +46,8 @@ class Surroundings:
         policies: the policies whose PCRs a quote of this Hsm must cover, the Hsm's own first.
         accounted: labels of the keys that rightly are in the token of this Hsm, as far as is known now.
         addresses: where the gateway of this Hsm answers: host and port, best first.
+        judged: a round was judged: Hsm name, the round, its packed boot event log. It may be stored.
+        recall: what was trusted last before this process began, of an Hsm that is enrolled.
         observed: the observation changed: Hsm name, and the moment (monotonic) of the answer that changed it.
         context: TLS client context with our leaf; None while there is none.
         renew: renew the peer's leaf if two thirds of its life are over: client, path, server name, the key and the
@@ -58,6 +66,8 @@ class Surroundings:
     wall: Callable[[], float]
     jitter: Callable[[], float]
     metrics: OperatorMetrics
+    judged: Callable[[str, Told, bytes | None], None] = lambda _name, _told, _log: None
+    recall: Callable[[Hsm], Awaitable[TrustedBoot | None]] = nothing_stored
 
 
 @dataclass(frozen=True, slots=True)

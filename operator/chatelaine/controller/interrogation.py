@@ -16,8 +16,9 @@ from typing import Final
 
 from chatelaine.appraisal.explain import pack_log
 from chatelaine.appraisal.ima_history import ImaHistory
+from chatelaine.appraisal.stored import Asked, verify_answer
 from chatelaine.controller.ima_reading import ImaQuestion, ImaReading
-from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence, verify_evidence
+from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence
 from chatelaine.evidence.credential import ENTROPY_BYTES, make_credential
 from chatelaine.evidence.endorsement import MAX_EK_CERTIFICATE_BYTES
 from chatelaine.evidence.errors import EvidenceError, Malformed
@@ -73,14 +74,14 @@ class Question:
 class Told:
     """One round. `verified` is None where it is an authenticated refusal.
 
-    `nonce`, `evidence`: the question's nonce, and all that was answered.
+    `asked`, `evidence`: the question, and all that was answered.
     `agent_spki`, `agent_not_after`: the key that the agent proved on TLS, and the end of its certificate.
     `ima`: where the IMA list is left now, None where that is not known.
     """
 
     round: EvidenceRound
     verified: VerifiedEvidence | None
-    nonce: bytes
+    asked: Asked
     evidence: QuoteEvidence
     agent_spki: bytes
     agent_not_after: int
@@ -204,29 +205,29 @@ async def _ask(
     )
     answer = await agent.call("POST", "/v1/evidence", request, EvidenceResponse)
     evidence = evidence_of(answer.message, known_log=known)
+    asked = Asked(
+        nonce=nonce,
+        subject_uid=question.subject_uid,
+        identity=identity,
+        agent_spki=answer.peer_spki,
+        gateway_spki=question.gateway_spki,
+        selection=selection,
+        wants_log=question.wants_log,
+    )
     keys = HostKeys(identity.ak_name.hex(), digest_of(identity.attestation_key_spki))
     try:
-        verified = verify_evidence(
-            evidence,
-            nonce=nonce,
-            subject_uid=question.subject_uid,
-            identity=identity,
-            agent_spki=answer.peer_spki,
-            gateway_spki=question.gateway_spki,
-            selection=selection,
-            wants_log=question.wants_log,
-        )
+        verified = verify_answer(evidence, asked)
     except EvidenceError as error:
         if not error.authenticated:
             raise
         refusal = AuthenticatedRefusal(error.reason, str(error))
         round_ = EvidenceRound(refusal, evidence.evidence_digest(), now, keys, accounted=question.accounted)
-        return Told(round_, None, nonce, evidence, answer.peer_spki, answer.peer_not_after), False
+        return Told(round_, None, asked, evidence, answer.peer_spki, answer.peer_not_after), False
     round_ = EvidenceRound(
         verified, verified.evidence_digest, now, keys, accounted=question.accounted, wanted_log=question.wants_log,
         flawed_log=pack_log(evidence.event_log) if verified.boot_log_flaw and evidence.event_log else None,
     )  # fmt: skip
-    told = Told(round_, verified, nonce, evidence, answer.peer_spki, answer.peer_not_after)
+    told = Told(round_, verified, asked, evidence, answer.peer_spki, answer.peer_not_after)
     return told, answer.message.ima_more
 
 

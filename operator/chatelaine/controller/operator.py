@@ -50,6 +50,7 @@ class Operator:
         self._echoes = parts.echoes
         self._join = parts.join
         self._probes = parts.probes
+        self.keeper = parts.keeper
         self._random = random.SystemRandom()
         self._leading = asyncio.Event()
         self._resting = asyncio.Event()
@@ -109,6 +110,7 @@ class Operator:
                 group.create_task(self._work())
                 group.create_task(self._resync())
                 group.create_task(self._serve())
+                group.create_task(self.keeper.run())
                 group.create_task(self.hosts.fault())
                 group.create_task(self._lead.run(self))
         finally:

@@ -14,6 +14,7 @@ class OperatorSettings:
         namespace: where the Lease, the CA and invitations live.
         kubeconfig: None: `$KUBECONFIG`, else the pod's service account.
         state_folder: our own TLS key and leaf; None: a folder that goes with the process (they are made anew).
+        evidence_bytes: bound on stored evidence, in `evidence/` of that folder.
         join_listen: host and port of the join endpoint; None: hosts cannot join through this process.
         join_endpoint: `host:port` under which hosts reach it.
         metrics_listen: host and port of probes and metrics; None: none.
@@ -30,6 +31,7 @@ class OperatorSettings:
     namespace: str
     kubeconfig: Path | None = None
     state_folder: Path | None = None
+    evidence_bytes: int = 256 * 1024 * 1024
     join_listen: tuple[str, int] | None = ("0.0.0.0", 8446)  # noqa: S104 - hosts join from outside the pod
     join_endpoint: str = ""
     metrics_listen: tuple[str, int] | None = ("0.0.0.0", 8080)  # noqa: S104 - probes come from the node

@@ -53,6 +53,12 @@ class OperatorMetrics:
             "seats_per_write", "Seats that one guarded write of an Hsm carried.", (1, 2, 4, 8, 16, 32, 64, 128, 256)
         )
         self.keys = self._counter("key_operations", "Keys asked of gateways.", "operation", "result")
+        self.evidence_stored = self._counter("evidence_stored", "Rounds for the evidence store.", "kind", "result")
+        self.evidence_bytes = self._gauge("evidence_store_bytes", "Room taken by stored evidence, in whole blocks.")
+        self.evidence_files = self._gauge("evidence_store_files", "Files of stored evidence, marks aside.")
+        self.evidence_rounds = self._gauge("evidence_store_rounds", "Rounds that are stored.")
+        self.evidence_pruned = self._counter("evidence_pruned", "Stored rounds that were removed for want of room.")
+        self.evidence_damaged = self._counter("evidence_damaged", "Stored rounds that were found damaged.")
         self.objects = self._gauge("objects", "Objects in the cache.", "kind")
 
     def render(self) -> bytes:

@@ -51,18 +51,18 @@ def parts_of(data: bytes) -> tuple[bytes, ...]:
     return tuple(rest[at : at + 32] for at in range(0, len(rest), 32))
 
 
-def store(path: Path, *, room: int = ROOM, living=lambda: None, after_step=lambda _: None) -> EvidenceStore:
-    return EvidenceStore(EvidenceFolder(path, after_step), room, parts_of=parts_of, living=living)
+def store(path: Path, *, room: int = ROOM, after_step=lambda _: None) -> EvidenceStore:
+    return EvidenceStore(EvidenceFolder(path, after_step), room, parts_of=parts_of)
 
 
 def entry(number: int, kind: RoundKind = RoundKind.TRUSTED, *, uid: str = "uid-a", group: int = 1, data=None) -> Entry:
     return Entry(number, uid, kind, f"{group:016x}", sha(data if data is not None else round_(number)))
 
 
-def keep(target: EvidenceStore, number: int, kind=RoundKind.TRUSTED, *parts: bytes, **about) -> Entry:
+def keep(target: EvidenceStore, number: int, kind=RoundKind.TRUSTED, *parts: bytes, living=None, **about) -> Entry:
     data = round_(number, *parts)
     made = entry(number, kind, data=data, **about)
-    target.keep(made, data, parts)
+    target.keep(made, data, parts, living=living)
     return made
 
 
@@ -185,13 +185,11 @@ def test_round_that_can_never_fit_drives_nothing_out(path):
 
 
 def test_what_belongs_to_hsms_that_are_gone_goes_before_anything_else(path):
-    living = {"uid-a", "uid-b"}
-    small = reopened(path, room=6 * BLOCK_BYTES, living=lambda: living)
+    small = reopened(path, room=6 * BLOCK_BYTES)
     keep(small, 1, RoundKind.BLOCKED, uid="uid-a")
     keep(small, 2, RoundKind.REFUTED, uid="uid-b")
     keep(small, 3, RoundKind.REFUTED, uid="uid-a")
-    living.discard("uid-b")
-    keep(small, 4, RoundKind.BLOCKED, uid="uid-a", group=4)
+    keep(small, 4, RoundKind.BLOCKED, uid="uid-a", group=4, living={"uid-a"})
     assert [found.received_ms for found in small.entries()] == [1, 3, 4]
 
 
@@ -211,12 +209,12 @@ STEPS = st.lists(st.tuples(KINDS, st.sampled_from(["a", "b", "c"]), st.integers(
 @given(STEPS, st.sets(st.sampled_from(["a", "b", "c"])), st.integers(4, 24))
 def test_pruning_never_drops_what_must_stay_and_never_exceeds_the_bound(tmp_path_factory, steps, living, blocks):
     path = tmp_path_factory.mktemp("store")
-    target = store(path, room=blocks * BLOCK_BYTES, living=lambda: living)
+    target = store(path, room=blocks * BLOCK_BYTES)
     target.open()
     must_stay: dict[tuple[str, RoundKind], list[Entry]] = {}
     for number, (kind, uid, group, size) in enumerate(steps):
         try:
-            made = keep(target, number, kind, b"part" * 1024 * size, uid=uid, group=group)
+            made = keep(target, number, kind, b"part" * 1024 * size, uid=uid, group=group, living=living)
         except StoreFull:
             pass
         else:
