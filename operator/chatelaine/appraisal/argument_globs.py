@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,12 @@ class ArgumentPattern:
                 return False
             at = found.end()
         return True
+
+
+@lru_cache(maxsize=1024)
+def argument_pattern(text: str) -> ArgumentPattern:
+    """`ArgumentPattern`, remembered: policies change seldom, and are judged by in every round."""
+    return ArgumentPattern(text)
 
 
 def _normal(text: str) -> str:

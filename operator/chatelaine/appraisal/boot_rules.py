@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Protocol
 
-from chatelaine.appraisal.argument_globs import ArgumentPattern
+from chatelaine.appraisal.argument_globs import ArgumentPattern, argument_pattern
 from chatelaine.evidence.boot_facts import IMAGE_PCR, OPTION_ROM_PCR
 from chatelaine.evidence.boot_log import VerifiedBootLog
 from chatelaine.evidence.bundle import LogFlaw, VerifiedEvidence
@@ -59,12 +60,12 @@ def boot_rules(spec: TpmRules, reference: ReferenceValues | None) -> tuple[BootL
     if rules.option_roms is OptionRoms.REFUSE:
         found.append(OptionRomRule())
     if rules.forbidden_images:
-        found.append(ForbiddenImagesRule(frozenset(map(bytes.fromhex, rules.forbidden_images))))
+        found.append(ForbiddenImagesRule(_digests(tuple(rules.forbidden_images))))
     if rules.kernel_command_line is not None:
         line = rules.kernel_command_line
         found.append(
             CommandLineRule(
-                tuple(map(ArgumentPattern, line.required or ())), tuple(map(ArgumentPattern, line.forbidden or ()))
+                tuple(map(argument_pattern, line.required or ())), tuple(map(argument_pattern, line.forbidden or ()))
             )
         )
     return (BootLogRule(tuple(found)),)
@@ -88,8 +89,16 @@ def boot_pcrs(spec: TpmRules, reference: ReferenceValues | None) -> frozenset[in
 
 
 def _revoked(rules: EventLogRules, reference: ReferenceValues | None) -> frozenset[bytes]:
-    own = frozenset(map(bytes.fromhex, rules.dbx_at_least or ()))
-    return own | reference.dbx_at_least if reference is not None else own
+    own = _digests(tuple(rules.dbx_at_least or ()))
+    if reference is None or not reference.dbx_at_least:
+        return own
+    return own | reference.dbx_at_least if own else reference.dbx_at_least
+
+
+@lru_cache(maxsize=64)
+def _digests(listed: tuple[str, ...]) -> frozenset[bytes]:
+    """Rules are made for every round, policies change seldom."""
+    return frozenset(map(bytes.fromhex, listed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +210,7 @@ class ForbiddenSignaturesRule:
         check, facts = "dbx", log.facts.secure_boot
         if facts.forbidden is None:
             return _refuted(check, "DbxNotShown", facts.gap or "dbx was not measured, or cannot be read")
-        missing = self.at_least - {signature.digest for signature in facts.forbidden}
+        missing = self.at_least - facts.forbidden_digests
         found = f"{len(facts.forbidden)} entries"
         if missing:
             detail = f"dbx lacks {len(missing)} of {len(self.at_least)} entries: {_some(map(bytes.hex, missing))}"

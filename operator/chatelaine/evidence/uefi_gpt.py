@@ -12,8 +12,8 @@ from typing import Final
 from chatelaine.evidence.errors import Malformed, Truncated
 from chatelaine.evidence.uefi import guid_text
 
-MAX_PARTITIONS: Final = 1024
 MIN_ENTRY_BYTES: Final = 128
+MAX_ENTRY_BYTES: Final = 4096
 
 _HEADER: Final = struct.Struct("<8sIIIIQQQQ16sQIII")
 _COUNT: Final = struct.Struct("<Q")
@@ -53,7 +53,7 @@ def parse_partition_table(data: bytes) -> PartitionTable:
     except struct.error as error:
         raise Truncated("a partition table ends early", found=f"{len(data)} bytes") from error
     signature, disk, each = header[0], header[9], header[12]
-    if signature != _SIGNATURE or not MIN_ENTRY_BYTES <= each <= 4096 or count > MAX_PARTITIONS:
+    if signature != _SIGNATURE or not MIN_ENTRY_BYTES <= each <= MAX_ENTRY_BYTES:
         raise Malformed("not a partition table")
     start = _HEADER.size + _COUNT.size
     if start + count * each != len(data):

@@ -83,6 +83,7 @@ class SecureBootFacts:
         debug_mode: did the firmware say that it runs in its debug mode?
         validation_off: did shim say that it verifies nothing?
         platform_key, key_exchange_keys, allowed, forbidden: PK, KEK, db, dbx; None if not measured, or unreadable.
+        forbidden_digests: what a policy names the entries of dbx by; there are hundreds.
         authorities: who verified images, in order.
         authorities_gap: why others may have, too; empty if nobody else has.
     """
@@ -95,6 +96,7 @@ class SecureBootFacts:
     key_exchange_keys: tuple[Signature, ...] | None = None
     allowed: tuple[Signature, ...] | None = None
     forbidden: tuple[Signature, ...] | None = None
+    forbidden_digests: frozenset[bytes] = frozenset()
     authorities: tuple[Authority, ...] = ()
     authorities_gap: str = ""
 
@@ -156,6 +158,7 @@ class _Reading:
             raise _NotShownError("PCR 7 has no separator: the firmware's part of it did not end")
         if self.state is None:
             raise _NotShownError("PCR 7 has no variable SecureBoot before its separator")
+        forbidden = self.databases.get(uefi.FORBIDDEN_SIGNATURES)
         return SecureBootFacts(
             self.state,
             debug_mode=self.debug_mode,
@@ -163,7 +166,8 @@ class _Reading:
             platform_key=self.databases.get(uefi.PLATFORM_KEY),
             key_exchange_keys=self.databases.get(uefi.KEY_EXCHANGE_KEYS),
             allowed=self.databases.get(uefi.ALLOWED_SIGNATURES),
-            forbidden=self.databases.get(uefi.FORBIDDEN_SIGNATURES),
+            forbidden=forbidden,
+            forbidden_digests=frozenset(signature.digest for signature in forbidden or ()),
             authorities=tuple(self.authorities),
             authorities_gap=self.authorities_gap,
         )
