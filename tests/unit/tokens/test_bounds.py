@@ -14,7 +14,21 @@ from chatelaine.model.verdict import Verdict
 from chatelaine.tokens import errors, service_account, trust_token
 from chatelaine.tokens.cache import Moment, VerifiedTokens
 from chatelaine.tokens.compact import parse
-from chatelaine.tokens.decide import Allowed, Operation, OperationKind, Reason, Refused, Verifier, decide, refuse
+from chatelaine.tokens.decide import (
+    CHECKS,
+    Allowed,
+    Operation,
+    OperationKind,
+    Reason,
+    Refused,
+    Verifier,
+    _Case,
+    _granted,
+    _subject_live,
+    _version_usable,
+    decide,
+    refuse,
+)
 from chatelaine.tokens.grants import ClaimGrant, Deadline, HsmStanding, KeyGrant, SubjectGrant
 from chatelaine.tokens.trust_token import Claims, Confirmation, PinnedKey, TokenEpoch, TrustToken, signing_input, verify
 from support.tokens import CLUSTER_ISSUER, Cluster, compact, sign_es256, spki
@@ -206,3 +220,30 @@ def test_public_keys_are_told_for_any_usage_and_need_no_version() -> None:
                      Verifier(AUDIENCE, "kid"), now)  # fmt: skip
     assert signing == refuse(Reason.VERSION_NOT_USABLE)
     assert isinstance(signing, Refused)
+
+
+def _case() -> _Case:
+    view = _View(ClaimGrant("claim-uid", "payments", "hsm", 1, {}, frozenset(), {}, (), LATER))
+    asked = Operation(OperationKind.SIGN, "payments", "hsm", "signing")
+    return _Case(asked, trusted(), "thumb", view, Verifier(AUDIENCE, "kid"), Moment(NOW, 0.0))
+
+
+@pytest.mark.parametrize("check", CHECKS[CHECKS.index(_subject_live) :])
+def test_a_check_that_lacks_what_an_earlier_one_should_have_found_refuses(check) -> None:
+    """So that a list of checks in another order, or with one left out, allows nothing."""
+    assert check(_case()) is (Reason.VERSION_NOT_USABLE if check is _version_usable else Reason.CLAIM_NOT_BOUND)
+
+
+def test_a_subject_alone_and_a_claim_alone_grant_nothing() -> None:
+    claim_only, subject_only = _case(), _case()
+    claim_only.claim = claim_only.live.claim("claim-uid")
+    subject_only.subject = SubjectGrant({"signing": frozenset({Usage.SIGN})}, "")
+    for case in (claim_only, subject_only):
+        assert _granted(case) is Reason.CLAIM_NOT_BOUND
+
+
+def test_without_checks_nothing_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatelaine.tokens.decide.CHECKS", ())
+    case = _case()
+    decision = decide(case.operation, case.token, "thumb", case.live, case.verifier, case.now)
+    assert decision == refuse(Reason.CLAIM_NOT_BOUND)
