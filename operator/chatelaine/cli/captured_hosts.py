@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from chatelaine.appraisal.capture import Capture
 from chatelaine.cli.live_hosts import Asked, LiveHosts, NotThisHost, Standing, Wanted, live_hosts
 from chatelaine.cli.live_verdicts import accounted_in, verdict_of
-from chatelaine.cli.policy_ends import CANNOT_TELL, REFUSED, Reach, ended
+from chatelaine.cli.policy_ends import CANNOT_TELL, REFUSED, Reach, ended, say
 from chatelaine.cli.policy_material import unsigned
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.evidence.errors import EventLogMismatch, EvidenceError
@@ -20,12 +20,16 @@ from chatelaine.evidence.uefi_command_line import STUB_PCR
 from chatelaine.kube.errors import KubeError
 from chatelaine.model.claim import HsmClaim
 from chatelaine.model.common import ObjectMeta
+from chatelaine.model.hsm import Hsm
 from chatelaine.model.material import NO_MATERIAL, PolicyMaterial
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Verdict
 from chatelaine.pki.errors import PkiError
-from chatelaine.wire.peer import PeerError, PeerNotAuthenticated
+from chatelaine.wire.peer import PeerError, PeerNotAuthenticated, PeerRefused
+
+LOG_TOO_LONG: Final = "LogTooLong"
+"""What an agent answers whose log is over the bound."""
 
 _WHOSE: Final = {
     Standing.ENROLLED: "evidence of the enrolled identity",
@@ -103,20 +107,30 @@ async def _ask_all(names: Sequence[str], selection: Selection, reach: Reach) -> 
 
 async def _ask(live: LiveHosts, name: str, selection: Selection) -> Asked:
     hsm = await live.hsm(name)
-    wanted = Wanted(selection, event_log=True, ima=True, certificate=True)
     try:
-        asked = await live.ask(hsm, wanted)
-        if _moved_later(asked):
-            fewer = tuple(index for index in selection.indices if index != STUB_PCR)
-            asked = await live.ask(hsm, Wanted(Selection(selection.bank, fewer), event_log=True, ima=True))
+        asked = await _asked(live, hsm, selection)
     except (NotThisHost, EvidenceError, PeerNotAuthenticated) as error:
-        raise ended(
-            f"{name}: nothing was captured; whoever answers is not shown to be this host: {error}", REFUSED
-        ) from error
+        why = f"{name}: nothing was captured; whoever answers is not shown to be this host: {error}"
+        raise ended(why, REFUSED) from error
     except PeerError as error:
         raise ended(f"{name}: nothing was captured; it did not answer: {error}", CANNOT_TELL) from error
     if not isinstance(asked.evidence, VerifiedEvidence):
         raise ended(f"{name}: nothing was captured; its evidence is refused: {asked.evidence.detail}", REFUSED)
+    return asked
+
+
+async def _asked(live: LiveHosts, hsm: Hsm, selection: Selection) -> Asked:
+    wanted = Wanted(selection, event_log=True, ima=True, certificate=True)
+    try:
+        asked = await live.ask(hsm, wanted)
+    except PeerRefused as refused:
+        if refused.problem.code != LOG_TOO_LONG:
+            raise
+        say(f"{hsm.metadata.name}: captured without its boot event log: {refused}")
+        return await live.ask(hsm, replace(wanted, event_log=False))
+    if _moved_later(asked):
+        fewer = tuple(index for index in selection.indices if index != STUB_PCR)
+        return await live.ask(hsm, replace(wanted, selection=Selection(selection.bank, fewer)))
     return asked
 
 

@@ -98,6 +98,13 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _unnamed(made: Capture) -> tuple[str, ...]:
+    """A policy whose rules for files rest on a bundle that it does not name would refuse every host."""
+    if made.bundle is None or not made.bundle.files or "referenceValues" in made.spec:
+        return ()
+    return ("sign the bundle and name it under referenceValues before you apply this: without it no file is allowed",)
+
+
 @dataclass(frozen=True, slots=True)
 class _Made:
     """All that comes out. `cautions`: hosts that would not hold under it."""
@@ -120,7 +127,7 @@ class _Made:
         try:
             if payload is not None:
                 read_payload(payload)
-            return cls(title, made, hosts, payload, tuple(hosts.refused_by(title, made)))
+            return cls(title, made, hosts, payload, (*_unnamed(made), *hosts.refused_by(title, made)))
         except ReferenceValuesError as error:
             raise ended(f"what was captured is no bundle: {error}", REFUSED) from error
 

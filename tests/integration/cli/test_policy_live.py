@@ -7,14 +7,20 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from tools.lab.firmware import Boot, authority_digest
 
+from chatelaine.evidence.dsse import Envelope
+from chatelaine.evidence.event_log import MAX_LOG_BYTES
+from chatelaine.evidence.ima import MAX_IMA_CHUNK_BYTES
+from chatelaine.evidence.reference_values import PAYLOAD_TYPE
 from support.operator_cluster import API, ZERO, OperatorCluster
 from support.operator_fixtures import cluster, plane
+from support.reference_bundles import SERIES, Signer
 from support.simulated_host import SimulatedHost
 from support.waiting import until
 
@@ -227,6 +233,101 @@ async def test_without_the_operators_key_no_host_is_asked_and_no_key_is_made(clu
         bench.state = cluster.folder / host.name / "gateway"
         done = await bench.capture(host.name)
         assert (done.status, done.out) == (2, "")
+
+
+# --- logs and lists ---------------------------------------------------------------------------------------------
+
+
+async def test_what_booted_and_what_ran_is_captured_and_judges_at_once(cluster: OperatorCluster) -> None:
+    async with operating(cluster) as bench:
+        host = await cluster.host(boot=Boot())
+        host.logs.ran("/var/log/wtmp", b"1")
+        cluster.hsm(host)
+        done = await bench.capture(host.name, "--json")
+        assert done.status == 0, done.err
+        policy = done.json()["policy"]
+        assert policy["spec"]["tpm"]["eventLog"]["authorities"] == {"allowed": [authority_digest("Laboratory db")]}
+        assert [file["path"] for file in policy["spec"]["tpm"]["ima"]["allow"]] == ["/usr/bin/agent", "/usr/bin/sh"]
+        assert policy["spec"]["tpm"]["ima"]["unjudgedPaths"] == ["/var/log/**"]
+        assert done.json()["cautions"] == []
+        cluster.admin.create(policy)
+        await cluster.hsm_is(host, "Ready", "True")
+        host.logs.ran("/var/log/btmp", b"2")
+        host.logs.ran("/usr/bin/evil", b"something nobody approved")
+        host.measured()
+        await cluster.hsm_is(host, "Attested", "False", "EvidenceRefuted")
+
+
+async def test_list_of_many_pieces_is_captured_into_a_bundle_that_judges_once_it_is_signed(
+    cluster: OperatorCluster,
+) -> None:
+    async with operating(cluster) as bench:
+        host = await cluster.host(boot=Boot())
+        for number in range(12_000):
+            host.logs.ran(f"/usr/lib/some/longer/folder/of/libraries/number-{number}.so", b"%d" % number)
+        assert host.logs.ima_list.stat().st_size > MAX_IMA_CHUNK_BYTES
+        cluster.hsm(host)
+        assert "ask for a bundle" in (await bench.capture(host.name)).err
+        folder = cluster.folder
+        policy_file, payload = folder / "policy.yaml", folder / "payload.json"
+        done = await bench.capture(host.name, "--output", policy_file, "--bundle", payload, "--series", SERIES)
+        assert done.status == 0, done.err
+        assert "name it under referenceValues before you apply this" in done.err
+        signer = Signer("release")
+        envelope = Envelope(PAYLOAD_TYPE, payload.read_bytes())
+        signed = folder / "envelope.json"
+        signed.write_bytes(replace(envelope, signatures=(signer.sign(envelope.message),)).encode())
+        policy = yaml.safe_load(policy_file.read_text())
+        source = {"series": SERIES, "file": "not-there-yet", "threshold": 1, "keys": [signer.listed().dump()]}
+        policy["spec"]["referenceValues"] = source
+        assert (await bench.live(policy, "--bundle", signed)).status == 0
+        missing = await bench.live(policy)
+        assert missing.status == 1
+        assert "missing referenceValues" in missing.out
+        stranger = replace(envelope, signatures=(Signer("release").sign(envelope.message),)).encode()
+        signed.write_bytes(stranger)
+        assert (await bench.live(policy, "--bundle", signed)).status == 1
+
+
+async def test_hostile_texts_of_logs_are_no_control_characters_in_what_is_printed(cluster: OperatorCluster) -> None:
+    async with operating(cluster) as bench:
+        evil = "\x1b[2J\u202e\nspec: {enforcement: Audit}\r\x07"
+        host = await cluster.host(boot=Boot(command_line=f"/vmlinuz {evil} lockdown={evil}"))
+        host.logs.ran(f"/tmp/{evil}", b"1")
+        host.logs.ran(f"/tmp/{evil}", b"2")
+        cluster.hsm(host)
+        for arguments in ((), ("--json",)):
+            done = await bench.capture(host.name, *arguments)
+            assert done.status == 0, done.err
+            for text in (done.out, done.err):
+                assert all(c == "\n" or c.isprintable() for c in text), text
+        captured = (await bench.capture(host.name)).out
+        assert "enforcement" not in yaml.safe_load(captured)["spec"]
+        paths = [file["path"] for file in yaml.safe_load(captured)["spec"]["tpm"]["ima"]["allow"]]
+        assert f"/tmp/{evil}" in paths
+        policy = policy_of(cluster, p4=ZERO)
+        policy["spec"]["tpm"]["ima"] = {"allow": [{"path": "/a", "digests": ["sha256:" + OTHER]}]}
+        policy["spec"]["tpm"]["eventLog"] = {
+            "replay": "Required",
+            "kernelCommandLine": {"required": ["iommu=force"], "forbidden": ["lockdown=*"]},
+        }
+        for arguments in ((), ("--json",)):
+            done = await bench.live(policy, *arguments)
+            assert done.status == 1
+            assert all(c == "\n" or c.isprintable() for c in done.out + done.err)
+
+
+async def test_log_that_is_too_long_or_no_log_gives_no_rules_and_no_harm(cluster: OperatorCluster) -> None:
+    async with operating(cluster) as bench:
+        host = await cluster.host(boot=Boot())
+        cluster.hsm(host)
+        for log in (b"\x00" * (MAX_LOG_BYTES + 1), b"\xff" * 5000, b""):
+            host.logs.event_log.write_bytes(log)
+            done = await bench.capture(host.name, "--json")
+            assert done.status == 0, done.err
+            assert "eventLog" not in done.json()["policy"]["spec"]["tpm"]
+            (why,) = [note["why"] for note in done.json()["notes"] if note["what"] == "what booted (event log)"]
+            assert why
 
 
 # --- before it is applied ---------------------------------------------------------------------------------------
