@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 
 import pytest
+from tools.lab import event_log_writer as tcg
 
 from chatelaine.evidence import errors
 from chatelaine.evidence import tpm_algorithms as alg
-from chatelaine.evidence.event_log import NO_ACTION, EventLog, parse_event_log, replay
+from chatelaine.evidence.boot_log import verify_boot_log
+from chatelaine.evidence.event_log import NO_ACTION, Event, EventLog, parse_event_log, replay
+from chatelaine.evidence.tpm_quote import AttestationKey, verify_quote
+from chatelaine.evidence.uefi_secure_boot import SecureBootState
+from support.paper_boot import facts
 from support.vectors import VECTORS, event_log, event_log_names, expected_pcrs, gce, gce_event_log, needs_vectors
 
 pytestmark = needs_vectors
@@ -137,3 +143,86 @@ def replayed_by_tools(shown: str) -> dict[str, dict[int, bytes]]:
             bank = list(found)[-1]
             found[bank][int(name)] = bytes.fromhex(value.strip().removeprefix("0x"))
     return found
+
+
+# --- what real logs show --------------------------------------------------------------------------------------
+
+OFF = ("gdc-host", "ubuntu-2104-no-dbx", "ubuntu-2104-no-secure-boot")
+SHOWN = {
+    "confidential-gke-debug-251000_eventlog": (SecureBootState.ENABLED, 4, ["db", "db"], 3),
+    "cos-101-amd-sev": (SecureBootState.ENABLED, 4, ["db", "db"], 4),
+    "eventlogwithsp800155": (SecureBootState.ENABLED, 4, ["db", "db"], 3),
+    "gdc-host": (SecureBootState.DISABLED, 460, [], 38),
+    "rhel8-uefi": (SecureBootState.ENABLED, 186, ["db", "Shim"], 3),
+    "ubuntu-2104-no-dbx": (SecureBootState.DISABLED, 0, [], 2),
+    "ubuntu-2104-no-secure-boot": (SecureBootState.DISABLED, 186, [], 2),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_real_machines_show_what_they_booted(name):
+    shown = facts(event_log(name))
+    boot = shown.secure_boot
+    assert not boot.gap + boot.authorities_gap + shown.command_lines.gap
+    authorities = [authority.variable for authority in boot.authorities]
+    assert (boot.state, len(boot.forbidden), authorities, len(shown.images)) == SHOWN[name]
+    assert len({line.text for line in shown.command_lines.lines}) == len(shown.partition_tables) == 1
+    assert shown.separators == frozenset(range(8))
+
+
+def test_quoting_machines_log_is_borne_out_by_its_verified_quote():
+    vector = gce(alg.SHA256)
+    quote = verify_quote(
+        vector.attest, vector.signature, ak=AttestationKey.parse(vector.ak), expected_extra_data=vector.extra_data,
+        selection=vector.selection, pcrs=vector.pcrs,
+    )  # fmt: skip
+    boot = verify_boot_log(gce_event_log(), quote).facts.secure_boot
+    assert (boot.state, len(boot.authorities), boot.authorities_gap) == (SecureBootState.ENABLED, 3, "")
+
+
+def rewritten(name: str, change: Callable[[Event], Event]) -> bytes:
+    """The log with some events told otherwise: number, PCR and digests stay, or it would not replay."""
+    whole = event_log(name)
+    log = parse_event_log(whole)
+    head = whole[: len(whole) - sum(len(written(event)) for event in log.events)]
+    return head + b"".join(written(change(event)) for event in log.events)
+
+
+def written(event: Event) -> bytes:
+    return tcg.record(event.pcr, event.type, dict(event.digests), event.data)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_types_that_lie_change_nothing_of_what_is_shown(name):
+    def lying(event: Event) -> Event:
+        return event if event.type == NO_ACTION else event._replace(type=tcg.EV_EFI_ACTION + event.number)
+
+    assert rewritten(name, lambda event: event) == event_log(name)
+    assert facts(rewritten(name, lying)) == facts(event_log(name))
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_host_without_secure_boot_cannot_tell_it_otherwise(name):
+    """Whatever the log says in place of any event of PCR 7, Secure Boot never becomes Enabled."""
+    wanted = tcg.variable(tcg.GLOBAL_VARIABLE, "SecureBoot", b"\x01")
+    for number in [event.number for event in parse_event_log(event_log(name)).events if event.pcr == 7]:
+        for said in (wanted, b"", bytes(4), b"a harmless text"):
+            lie = rewritten(
+                name, lambda e, number=number, said=said: e._replace(data=said) if e.number == number else e
+            )
+            assert facts(lie).secure_boot.state is not SecureBootState.ENABLED
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_real_command_line_cannot_be_hidden_behind_another_text(name):
+    """Each event of PCR 8 is told as something harmless: either it still counts, or the gap is seen."""
+    honest = {line.text for line in facts(event_log(name)).command_lines.lines}
+    for event in parse_event_log(event_log(name)).events:
+        if event.pcr == 8 and any(text.encode() in event.data for text in honest):
+            lie = b"grub_cmd: set timeout=0\0"
+            told = rewritten(name, lambda e, n=event.number, lie=lie: e._replace(data=lie) if e.number == n else e)
+            assert facts(told).command_lines.gap
+            relabelled = b"grub_cmd: " + event.data.partition(b" ")[2]
+            told = rewritten(name, lambda e, n=event.number, r=relabelled: e._replace(data=r) if e.number == n else e)
+            found = facts(told).command_lines
+            assert found.gap or {line.text for line in found.lines} == honest

@@ -5,8 +5,8 @@ hash the latter into PCR 12 (older ones into PCR 8) as UTF-16. The label that GR
 `kernel_cmdline: `) is not hashed: a host could call the real command line a command, and a harmless command the
 command line. So the measured text alone decides: what GRUB tells a kernel starts with the file that it loads, whose
 name holds `/`, `(` or `+` (a path, a device, a list of blocks); the name of a GRUB command never does. Commands that
-load a kernel or a part of one count as well: for some of them nothing else is measured. Whoever makes GRUB run what
-looks like a command line adds one, and takes none away.
+load parts of a hypervisor count as well: GRUB leaves out the file when it measures what it tells these. Whoever makes
+GRUB run what looks like a command line adds one, and takes none away.
 """
 
 from __future__ import annotations
@@ -25,11 +25,8 @@ COMMAND_LINE_PCRS: Final = (GRUB_PCR, STUB_PCR)
 
 _FILE_CHARACTERS: Final = frozenset("/(+")
 _LOADERS: Final = frozenset(
-    (
-        "linux", "linuxefi", "linux16", "multiboot", "multiboot2", "module", "module2",
-        "xen_hypervisor", "xen_linux", "xen_module",
-    )
-)  # fmt: skip
+    ("multiboot", "multiboot2", "module", "module2", "xen_hypervisor", "xen_linux", "xen_module")
+)
 _ARGUMENT: Final = re.compile(r'(?:[^ \t\n\v\f\r\xa0"]++|"[^"]*+(?:"|\Z))++')
 """Up to what the kernel's `isspace` holds to be blank, outside of quotes. It never goes back, however long the text."""
 
