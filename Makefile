@@ -82,3 +82,7 @@ fuzz: setup ## fuzz every parser for EACH seconds (300); FUZZ=name for one; what
 	  $(PY) tests/fuzz $$target -max_total_time=$(or $(EACH),300) -artifact_prefix=build/fuzz/$$target- \
 	    build/fuzz/$$target || exit 1; \
 	done
+
+.PHONY: mutants
+mutants: setup ## small faults in the pure rooms, which tests must notice; ROOM=tokens, MODULES="cache jwk", FRESH=1
+	$(PY) -m tools.mutants $(ROOM) $(MODULES:%=--module=%) $(if $(FRESH),--fresh)
