@@ -66,7 +66,8 @@ def _vouched(ek_digest: str, certificate: bytes | None, policy: AttestationPolic
         chain = verify_endorsement(certificate, policy.material.endorsement_roots, ek_digest=ek_digest, at=at)
     except EvidenceError as error:
         outcome = Outcome.CANNOT_TELL if isinstance(error, CertificateExpired | NoTrustAnchor) else Outcome.REFUTED
-        detail = f"the policy does not list the endorsement key {ek_digest}, and no vendor vouches for it: {error}"
+        # The reason first: where room is short, messages keep their beginning.
+        detail = f"no vendor vouches for the TPM, {error}; its endorsement key is {ek_digest}"
         return Finding(CHECK, outcome, error.reason, detail, expected=error.expected or "", found=ek_digest)
     return Finding(CHECK, Outcome.HOLDS, CHAINED, _way(chain), found=ek_digest)
 

@@ -26,9 +26,11 @@ from chatelaine.evidence.certificates import (
     load_certificates,
     split_roots,
     verify_certificate,
+    verify_kind,
 )
 from chatelaine.evidence.errors import CertificateMalformed, EndorsementKeyMismatch, EvidenceError
 from chatelaine.evidence.reader import bounded
+from chatelaine.model.identifiers import digest_of
 
 MAX_EK_CERTIFICATE_BYTES: Final = 8192
 _KEPT_CHAINS: Final = 16384
@@ -63,6 +65,16 @@ def verify_endorsement(
             "the EK certificate is over another key than the TPM's", expected=ek_digest, found=found.spki_digest
         )
     return found
+
+
+def certified_key(certificate: bytes) -> str:
+    """`sha256:` digest of the key that an EK certificate is over. Says nothing about who issued it.
+
+    Raises:
+        EvidenceError: it is no EK certificate.
+    """
+    bounded(certificate, MAX_EK_CERTIFICATE_BYTES, "the EK certificate")
+    return digest_of(verify_kind(_leaf(certificate), CertificateKind.EK))
 
 
 def roots_among(vendors: tuple[bytes, ...]) -> int:

@@ -17,7 +17,7 @@ from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile import access, farewell, keys, seats
 from chatelaine.reconcile.claim_snapshot import ClaimSnapshot
 from chatelaine.reconcile.conditions import events
-from chatelaine.reconcile.plan import Plan, RequestEvidence, SetClaimStatus
+from chatelaine.reconcile.plan import Plan, SetClaimStatus
 from chatelaine.reconcile.served import served
 from chatelaine.reconcile.work import Next, Work
 
@@ -78,10 +78,7 @@ def attested(work: Work) -> Next:
     shown = Outcome.REFUTED if found.reason is Reason.AUDIT_ONLY else found.outcome
     work.conditions.put(ConditionType.ATTESTED, shown, found.reason, found.message)
     if found.outcome is Outcome.CANNOT_TELL:
-        ref = claim.spec.policy_ref
-        work.actions.append(
-            RequestEvidence(work.view.name, work.view.uid, urgent=True, policies=(ref.name,) if ref else ())
-        )
+        work.actions.append(seats.ask(work, work.view))
     return Next.GO_ON
 
 

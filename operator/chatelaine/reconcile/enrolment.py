@@ -15,14 +15,13 @@ import base64
 from dataclasses import dataclass
 from typing import Final
 
-from chatelaine.appraisal.endorsement import endorsement_finding
 from chatelaine.model.conditions import find, timestamp
 from chatelaine.model.hsm import ApprovedIdentity, AttestationKeyStatus, EnrolledIdentity
 from chatelaine.model.identifiers import ANNOTATION_READMIT, parse_key_label
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Finding, Outcome
-from chatelaine.reconcile.endorsed import certificate_of, finding_of_presented, same
+from chatelaine.reconcile.endorsed import finding_of_enrolled, finding_of_presented, same
 from chatelaine.reconcile.snapshot import HsmSnapshot, PresentedIdentity
 
 ENROLLED: Final = "The approved identity is enrolled."
@@ -109,7 +108,7 @@ def _unapproved(presented: PresentedIdentity | None) -> Enrolment:
 
 def _known(snapshot: HsmSnapshot, enrolled: EnrolledIdentity, presented: PresentedIdentity | None) -> Enrolment:
     if presented is None or same(enrolled, presented):
-        return Enrolment(Outcome.HOLDS, Reason.IDENTITY_APPROVED, _how_admitted(snapshot, enrolled), identity=enrolled)
+        return Enrolment(Outcome.HOLDS, Reason.IDENTITY_APPROVED, _how_admitted(snapshot), identity=enrolled)
     ours = (enrolled.ek_digest, enrolled.attestation_key.thumbprint)
     theirs = (presented.ek_digest, presented.attestation_key_thumbprint)
     if ours == theirs:
@@ -181,15 +180,14 @@ def _admitted_by(endorsed: Finding, policy: AttestationPolicy) -> str:
     return f"{ENROLLED} AttestationPolicy {policy.metadata.name} let its EK in by {endorsed.reason}{why}."
 
 
-def _how_admitted(snapshot: HsmSnapshot, enrolled: EnrolledIdentity) -> str:
+def _how_admitted(snapshot: HsmSnapshot) -> str:
     """As it was said at the admission; where that is lost, as today's policy would."""
     said = find(snapshot.hsm.status.conditions, ConditionType.ENROLLED.value)
     if said is not None and (said.status, said.reason) == ("True", Reason.IDENTITY_APPROVED.value):
         return said.message
     if snapshot.policy is None:
         return ENROLLED
-    certificate = certificate_of(snapshot, enrolled)
-    endorsed = endorsement_finding(enrolled.ek_digest, certificate, snapshot.policy, at=int(snapshot.now))
+    endorsed = finding_of_enrolled(snapshot.hsm, snapshot.host, snapshot.policy, at=snapshot.now)
     return _admitted_by(endorsed, snapshot.policy) if endorsed.outcome is Outcome.HOLDS else ENROLLED
 
 

@@ -70,7 +70,7 @@ def appraised(
     case = HostCase(
         subject=snapshot.hsm.metadata.uid, stamp=stamp, policy=policy,
         ek_digest=identity.ek_digest if identity else "",
-        ek_certificate=certificate_of(snapshot, identity) if identity else None,
+        ek_certificate=certificate_of(snapshot.hsm, snapshot.host, identity) if identity else None,
         generation=generation, issued_at=int(round_.received_at), accounted=accounted,
         last_epoch=before.epoch.epoch() if before else None, ima_before=round_.ima_before,
     )  # fmt: skip

@@ -6,6 +6,7 @@ sequence number. Any state in between is completed from the seats, or rolled bac
 
 from __future__ import annotations
 
+from chatelaine.appraisal.endorsement import UNKNOWN
 from chatelaine.model.claim import ClaimAllocation, Failover, HsmRefStatus
 from chatelaine.model.conditions import timestamp
 from chatelaine.model.hsm import EpochStatus
@@ -23,9 +24,10 @@ from chatelaine.reconcile.candidates import (
     mode_of,
 )
 from chatelaine.reconcile.claim_snapshot import HsmView
+from chatelaine.reconcile.endorsed import finding_of_enrolled
 from chatelaine.reconcile.farewell import leave
 from chatelaine.reconcile.judged import policy_ref
-from chatelaine.reconcile.plan import AddFinalizer, AllocateHsm, ReleaseAllocation, RequestEvidence
+from chatelaine.reconcile.plan import AddFinalizer, AllocateHsm, ReleaseAllocation, RequestEvidence, RequestIdentity
 from chatelaine.reconcile.policy import faults
 from chatelaine.reconcile.served import attested_for, seat_sequence, stands_for
 from chatelaine.reconcile.work import Next, Work
@@ -99,7 +101,7 @@ def choose(work: Work) -> Next:
     best = found[0] if found else None
     waiting = best is not None and best.outcome is Outcome.CANNOT_TELL
     for view in asked_hosts(found):
-        work.actions.append(_ask(work, view))
+        work.actions.append(ask(work, view))
     if waiting:
         work.waits = (Reason.WAITING_FOR_ATTESTATION, explain(found))
     else:
@@ -140,7 +142,7 @@ def allocate(work: Work) -> Next:
     if found.outcome is Outcome.HOLDS:
         _bind(work, work.target)
     elif found.outcome is Outcome.CANNOT_TELL:
-        work.actions.append(_ask(work, work.target))
+        work.actions.append(ask(work, work.target))
         work.waits = (Reason.WAITING_FOR_ATTESTATION, explain([found]))
     else:
         _roll_back(work, found)
@@ -157,8 +159,16 @@ def strays(work: Work) -> Next:
     return Next.GO_ON
 
 
-def _ask(work: Work, view: HsmView) -> RequestEvidence:
+def ask(work: Work, view: HsmView) -> RequestEvidence | RequestIdentity:
+    """What would help to decide: fresh evidence that covers the claim's own policy; or, where that leaves the TPM to
+    its vendor and nobody has seen its certificate yet, its identity.
+    """
     ref = work.snapshot.claim.spec.policy_ref
+    policy = work.snapshot.policies.get(ref.name) if ref is not None else None
+    if policy is not None and view.hsm.status.identity is not None:
+        endorsed = finding_of_enrolled(view.hsm, view.host, policy, at=work.snapshot.now)
+        if endorsed.reason == UNKNOWN:
+            return RequestIdentity(view.name, view.uid)
     return RequestEvidence(view.name, view.uid, urgent=True, policies=(ref.name,) if ref is not None else ())
 
 

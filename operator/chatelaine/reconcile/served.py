@@ -20,6 +20,7 @@ from chatelaine.model.policy import AttestationPolicy, Enforcement
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Finding, Outcome, PolicyStamp, all_of
 from chatelaine.reconcile.claim_snapshot import HsmView, NamespaceFacts
+from chatelaine.reconcile.endorsed import finding_of_enrolled
 from chatelaine.reconcile.judged import sentence, stamp_of
 from chatelaine.reconcile.policy import faults
 from chatelaine.release.rules import ReleaseRequest, judge_release
@@ -148,7 +149,9 @@ def _own_policy(
     )
     until = min(float(appraisal.valid_until), hsms.valid_until or 0.0)
     both = (*hsms.stamps, stamp)
-    outcome, found = appraisal.findings.outcome, appraisal.findings
+    endorsed = finding_of_enrolled(view.hsm, view.host, policy, at=round_.received_at)
+    found = all_of("host", (endorsed, appraisal.findings))
+    outcome = found.outcome
     if outcome is Outcome.HOLDS and now < until:
         return ClaimStanding(Outcome.HOLDS, hsms.reason, hsms.message, hsms.fresh, until, both)
     if policy.spec.enforcement is Enforcement.AUDIT:

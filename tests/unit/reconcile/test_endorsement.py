@@ -17,7 +17,18 @@ from support.paper_tpm import rsa_key
 from support.vendors import Vendor
 from support.world import START, World
 from support.world_hosts import BAD_PCR, GOOD_PCR, WorldHost
-from support.world_objects import condition, lean, message, policy_spec, put_hsm, put_policy, readmit, stage, verdict
+from support.world_objects import (
+    condition,
+    lean,
+    message,
+    policy_spec,
+    put_claim,
+    put_hsm,
+    put_policy,
+    readmit,
+    stage,
+    verdict,
+)
 
 ROOTS = {"roots": [{"configMapRef": {"name": "vendors", "key": "all"}}]}
 SINCE = datetime.datetime.fromtimestamp(START, datetime.UTC) - datetime.timedelta(days=30)
@@ -248,18 +259,85 @@ def test_host_that_was_let_in_by_the_list_is_asked_for_its_certificate_when_only
     assert "CertificateAbsent" in message(world.hsms["hsm-b"], "Attested")
 
 
-def test_certificate_is_kept_once_it_lets_the_host_in() -> None:
+def test_first_certificate_over_the_key_is_kept_though_nobody_asks_for_it_yet() -> None:
     world = world_of(certificate())
-    put_policy(world, "vendors", tpm=rules(listed=[{"ekDigest": world.hosts["hsm-a"].ek_digest}]))
     del world.hsms["hsm-a"]
+    put_policy(world, "vendors", tpm=rules(listed=[{"ekDigest": world.hosts["hsm-a"].ek_digest}]))
     put_hsm(world, "hsm-a", attestation={"policyRef": {"name": "vendors"}, "intervalSeconds": 10})
     world.settle()
-    assert world.hsms["hsm-a"].status.identity is not None
-    assert world.hsms["hsm-a"].status.ek_certificate is None
-    put_policy(world, "vendors", tpm=rules(), material=made_by(vendor()))
-    again(world)
     assert world.hsms["hsm-a"].status.ek_certificate is not None
+    world.restart()
+    world.touch("hsm-a")
+    put_policy(world, "vendors", tpm=rules(), material=made_by(vendor()))
+    assert standing(world).fresh
+    assert not standing(world).ask_identity
+
+
+def test_certificate_over_another_key_is_not_kept() -> None:
+    world = world_of(vendor().certify(rsa_key(2048, 1).public_key()))
+    put_policy(world, "vendors", tpm=rules(listed=[{"ekDigest": world.hosts["hsm-a"].ek_digest}]))
+    world.settle()
     assert verdict(world) == ("Trusted", "EvidenceHolds")
+    assert world.hsms["hsm-a"].status.ek_certificate is None
+
+
+def test_certificate_that_lets_the_host_in_is_not_driven_out_by_one_that_does_not() -> None:
+    world = world_of(certificate())
+    kept = world.hsms["hsm-a"].status.ek_certificate
+    world.hosts["hsm-a"].ek_certificate = vendor("two").certify(KEY)
+    world.touch("hsm-a", identity=True)
+    world.settle()
+    assert world.hsms["hsm-a"].status.ek_certificate == kept
+
+
+# --- claims with a policy of their own
+
+
+def claim_under(world: World, **policy: Any) -> tuple[str, str]:
+    """A claim whose own policy has endorsement rules, on the host of the vendor `one`."""
+    put_policy(world, "strict", **policy)
+    put_claim(world, policyRef={"name": "strict"}, hsmRef={"name": "hsm-a"}, selector=None)
+    put_policy(world, "vendors", tpm=policy_spec()["tpm"])
+    world.settle()
+    return condition(world.claims["payments", "checkout"], "Bound")
+
+
+def test_claim_whose_policy_names_the_vendor_is_bound() -> None:
+    assert claim_under(world_of(certificate()), tpm=rules(), material=made_by(vendor())) == ("True", "Bound")
+
+
+def test_claim_whose_policy_names_another_vendor_is_not_bound() -> None:
+    world = world_of(certificate())
+    assert claim_under(world, tpm=rules(), material=made_by(vendor("two")))[0] == "False"
+    assert "ChainIncomplete" in message(world.claims["payments", "checkout"], "Bound")
+
+
+def test_claim_whose_policy_does_not_list_the_tpm_is_not_bound() -> None:
+    world = world_of(certificate())
+    assert claim_under(world, tpm=rules(listed=[{"ekDigest": "sha256:" + "0" * 64}]))[0] == "False"
+    assert "does not list the endorsement key" in message(world.claims["payments", "checkout"], "Bound")
+
+
+def test_claim_is_cut_when_its_policy_drops_the_vendor() -> None:
+    world = world_of(certificate())
+    claim_under(world, tpm=rules(), material=made_by(vendor()))
+    assert world.served("payments", "checkout").serves
+    lean(world, made_by(vendor("two")), "strict")
+    world.settle()
+    assert not world.served("payments", "checkout").serves
+    assert verdict(world) == ("Trusted", "EvidenceHolds")
+    lean(world, made_by(vendor()), "strict")
+    world.settle()
+    assert world.served("payments", "checkout").serves
+
+
+def test_host_whose_certificate_nobody_has_seen_is_asked_for_it_on_behalf_of_a_claim() -> None:
+    world = world_of(certificate())
+    world.put_hsm(world.hsms["hsm-a"], ek_certificate=None)
+    world.restart()
+    world.touch("hsm-a")
+    assert claim_under(world, tpm=rules(), material=made_by(vendor())) == ("True", "Bound")
+    assert world.hsms["hsm-a"].status.ek_certificate is not None
 
 
 def test_readmission_asks_for_the_vendor_too() -> None:
