@@ -26,7 +26,6 @@ from chatelaine.controller.evidence_store import EvidenceStore
 from chatelaine.controller.executor import AfterAction, Executor
 from chatelaine.controller.handlers import Deliver, KopfWatch
 from chatelaine.controller.hosts import Surroundings
-from chatelaine.controller.interrogation import Told
 from chatelaine.controller.join import JoinEndpoint
 from chatelaine.controller.leadership import Alone, Lead, Leadership
 from chatelaine.controller.pki import ClusterPki, KubeInvitations
@@ -145,7 +144,6 @@ def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: Aft
         wall=time.time,
         jitter=jitter,
         metrics=metrics,
-        judged=_judged_by(snapshots, keeper),
         recall=keeper.recall,
     )
     kopf = KopfWatch(lambda: adapter.configuration, _deliver_to(world, echoes), time.monotonic)
@@ -173,7 +171,7 @@ def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: Aft
     # Those that know each other: what changes is examined, what was examined has more to be examined.
     hosts.bind(around, views)
     reconciler.queue = queue
-    reactions.bind(queue, world, book, hosts, snapshots)
+    reactions.bind(queue, world, book, hosts, snapshots, keeper.judged)
     return Parts(
         kube, metrics, lead, world, book, pki, hosts, snapshots, views, queue, kopf, echoes, join, probes, keeper
     )
@@ -191,17 +189,6 @@ def _lead(settings: OperatorSettings, kube: KubePort) -> Lead:
         wall=time.time,
         jitter=random.SystemRandom().random,
     )
-
-
-def _judged_by(snapshots: Snapshots, keeper: EvidenceKeeper) -> Callable[[str, Told, bytes | None], None]:
-    """Rounds go to the store with what was made of them."""
-
-    def judged(name: str, told: Told, packed_log: bytes | None) -> None:
-        view = snapshots.view(name)
-        if view is not None:
-            keeper.judged(name, view.standing, told, packed_log)
-
-    return judged
 
 
 def _note_in(metrics: OperatorMetrics, echoes: Echoes) -> Callable[[Write], None]:

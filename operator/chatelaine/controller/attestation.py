@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Final
 
 from chatelaine.appraisal.appraise import pcrs_of, selection_of
-from chatelaine.appraisal.explain import pack_log
 from chatelaine.appraisal.ima_history import rule_of
 from chatelaine.controller.gateways import GatewayLink
 from chatelaine.controller.hosts import HostMemory, KnownLogs, Surroundings, agent_client
@@ -317,18 +316,12 @@ class Prober:
         memory.reached(Outcome.HOLDS, Reason.ANSWERS, "Agent and gateway answer.", self._around.wall())
         metrics.rounds.labels("authenticated" if told.verified is not None else "refused").inc()
         metrics.attest_seconds.observe(self._around.clock() - started)
+        memory.told = told
         self._around.observed(memory.name, started)
-        self._around.judged(memory.name, told, self._packed_log(told))
         if proven:
             # Only over a key that the enrolled host has just bound in a quote: a stolen leaf ends with its day.
             name = agent_server_name(memory.name)
             await self._around.renew(agent, "/v1/leaf", name, told.agent_spki, told.agent_not_after)
-
-    def _packed_log(self, told: Told) -> bytes | None:
-        log, known = told.evidence.event_log, self._memory.logs
-        if log is None or (told.verified is not None and known is not None and known.keys == told.round.keys):
-            return known.event_log if log is not None and known is not None else None
-        return pack_log(log)
 
     def _keep_logs(self, told: Told) -> None:
         """What the enrolled host need not send again; where its list shows nothing now, it was left where it was."""

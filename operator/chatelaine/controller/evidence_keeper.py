@@ -20,7 +20,8 @@ from chatelaine.appraisal.stored_form import decode_round, encode_round
 from chatelaine.controller.evidence_course import Course, JudgedRound, kind_of, to_store
 from chatelaine.controller.evidence_folder import StoreError
 from chatelaine.controller.evidence_store import Entry, EvidenceStore, StoreFull
-from chatelaine.controller.interrogation import Told, enrolled_of
+from chatelaine.controller.hosts import HostMemory
+from chatelaine.controller.interrogation import enrolled_of
 from chatelaine.evidence.bundle import EnrolledIdentity
 from chatelaine.evidence.errors import EvidenceError, EvidencePartMissing
 from chatelaine.model.hsm import EnrolledIdentity as EnrolledStatus
@@ -75,27 +76,22 @@ class EvidenceKeeper:
 
     # --- rounds
 
-    def judged(self, hsm: str, standing: Standing, told: Told, packed_log: bytes | None) -> None:
-        """A round was judged; keep it, if the rule says so. Returns at once.
-
-        Args:
-            hsm: name of the Hsm.
-            standing: what was made of it.
-            told: the round.
-            packed_log: its boot event log, as it is kept in memory.
-        """
-        kind = kind_of(standing)
-        if kind is None or standing.judged is None or standing.attestation is None:
+    def judged(self, memory: HostMemory, standing: Standing) -> None:
+        """What is known of a host was judged; keep the round that it rests on, if the rule says so. Returns at once."""
+        kind, told = kind_of(standing), memory.told
+        if kind is None or told is None or standing.judged is None or standing.attestation is None:
             return
         if standing.judged.appraisal.evidence_digest != told.round.evidence_digest:
             return
+        # Once: the same round is judged again whenever something else changes.
+        memory.told = None
         labels = tuple(key.label for key in told.verified.inventory) if told.verified is not None else ()
         round_ = JudgedRound(
-            hsm=hsm,
+            hsm=memory.name,
             kind=kind,
             asked=told.asked,
             evidence=replace(told.evidence, event_log=None),
-            packed_log=packed_log,
+            packed_log=memory.packed_log(told),
             envelope=self._envelope(standing.judged.case.stamp.name),
             judged=standing.judged,
             labels=labels,

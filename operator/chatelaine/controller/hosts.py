@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from chatelaine.appraisal.explain import Boot
+from chatelaine.appraisal.explain import Boot, pack_log
 from chatelaine.appraisal.ima_history import ImaHistory
 from chatelaine.controller.interrogation import Told
 from chatelaine.evidence.bundle import VerifiedEvidence
@@ -46,7 +46,6 @@ class Surroundings:
         policies: the policies whose PCRs a quote of this Hsm must cover, the Hsm's own first.
         accounted: labels of the keys that rightly are in the token of this Hsm, as far as is known now.
         addresses: where the gateway of this Hsm answers: host and port, best first.
-        judged: a round was judged: Hsm name, the round, its packed boot event log. It may be stored.
         recall: what was trusted last before this process began, of an Hsm that is enrolled.
         observed: the observation changed: Hsm name, and the moment (monotonic) of the answer that changed it.
         context: TLS client context with our leaf; None while there is none.
@@ -66,7 +65,6 @@ class Surroundings:
     wall: Callable[[], float]
     jitter: Callable[[], float]
     metrics: OperatorMetrics
-    judged: Callable[[str, Told, bytes | None], None] = lambda _name, _told, _log: None
     recall: Callable[[Hsm], Awaitable[TrustedBoot | None]] = nothing_stored
 
 
@@ -104,6 +102,8 @@ class HostMemory:
     made_keys: dict[str, KeyMadeFacts] = field(default_factory=dict)
     key_faults: dict[str, KeyFault] = field(default_factory=dict)
     logs: KnownLogs | None = None
+    told: Told | None = None
+    """The last round as it came, until it was judged: what is stored of it is more than a judgement needs."""
     _labels: tuple[object, frozenset[str]] | None = None
     _readmission: tuple[str, float] = ("", 0.0)
     _attested_as: HostKeys | None = None
@@ -126,8 +126,19 @@ class HostMemory:
         round_ = self.observation.last_round
         if round_ is None or not isinstance(round_.evidence, VerifiedEvidence):
             return self.observation.last_trusted
-        log = self.logs.event_log if self.logs is not None and self.logs.keys == round_.keys else None
-        return TrustedBoot(round_.keys, Boot.of(round_.evidence.quote, log if round_.wanted_log else None))
+        boot_log, logs = round_.evidence.boot_log, self.logs
+        packed = logs.event_log if logs is not None and logs.keys == round_.keys else None
+        log = (packed or boot_log.log) if boot_log is not None else None
+        return TrustedBoot(round_.keys, Boot.of(round_.evidence.quote, log))
+
+    def packed_log(self, told: Told) -> bytes | None:
+        """The boot event log of a round, the one that is in memory anyhow if it can be."""
+        log, known = told.evidence.event_log, self.logs
+        if log is None:
+            return None
+        if told.verified is not None and known is not None and known.keys == told.round.keys:
+            return known.event_log
+        return pack_log(log)
 
     def readmission_asked_at(self, hsm: Hsm, now: float) -> float:
         """When this process first saw the readmit annotation's present value."""

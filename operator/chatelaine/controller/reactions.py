@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from chatelaine.controller import summaries
 from chatelaine.controller.cache import Key, Stored
+from chatelaine.controller.hosts import HostMemory
 from chatelaine.controller.policies import PolicyBook
 from chatelaine.controller.queue import WorkQueue
 from chatelaine.controller.registry import Host, HostRegistry
@@ -20,6 +21,9 @@ from chatelaine.telemetry.log import logger
 from chatelaine.telemetry.metrics import OperatorMetrics
 
 _log = logger(__name__)
+
+
+Keep = Callable[[HostMemory, Standing], None]
 
 
 def hsm_key(name: str) -> ObjectKey:
@@ -48,6 +52,7 @@ class Reactions:
         self._book: PolicyBook
         self._hosts: HostRegistry
         self._snapshots: Snapshots
+        self._keep: Keep
 
     def bind(
         self,
@@ -56,9 +61,11 @@ class Reactions:
         book: PolicyBook,
         hosts: HostRegistry,
         snapshots: Snapshots,
+        keep: Keep = lambda _memory, _standing: None,
     ) -> None:
-        """Make the parts known."""
+        """Make the parts known. `keep` is told of every judgement, and may store what it rests on."""
         self._queue, self._world, self._book, self._hosts, self._snapshots = queue, world, book, hosts, snapshots
+        self._keep = keep
         book.bind(self.policy_in_force)
 
     # --- own kinds
@@ -200,6 +207,7 @@ class Reactions:
         if view is None:
             return
         standing = view.standing
+        self._keep(host.memory, standing)
         if standing.serves and standing.fresh and standing.valid_until is not None:
             self._snapshots.proven(name, standing.valid_until)
         if host.served and not standing.serves:
