@@ -221,6 +221,12 @@ def test_forbidden_image_in_any_quoted_pcr_and_under_any_type_is_refused():
     assert reason(boot.data, forbiddenImages=[image_digest(b"forbidden image")]) == "ImageForbidden"
 
 
+def test_digest_in_a_pcr_that_was_not_quoted_says_nothing():
+    boot = PaperBoot()
+    boot.measure(5, tcg.EV_EFI_ACTION, b"harmless", b"forbidden image")
+    holds(boot.data, quoted=(2, 4), forbiddenImages=[image_digest(b"forbidden image")])
+
+
 def test_images_that_are_not_shown_are_refused():
     for quoted in ((2,), (4,)):
         assert reason(lab_log(), quoted=quoted, forbiddenImages=["00" * 32]) == "ImagesNotShown"
