@@ -344,7 +344,7 @@ class HsmStatus(Model):
         Field(
             min_length=1,
             max_length=12288,
-            description="The vendor's certificate over the endorsement key (DER, base64) that let the TPM in.",
+            description="Certificate over the endorsement key (DER, base64), as the TPM showed it.",
         ),
     ] = None
     token: Annotated[TokenStatus | None, Field(description="What the token said of itself.")] = None
