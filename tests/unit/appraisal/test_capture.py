@@ -273,6 +273,38 @@ def test_file_with_two_contents_is_listed_with_both_and_said():
     assert "more than one content" in "\n".join(found.comments["tpm", "ima"])
 
 
+def weak(paper: PaperIma) -> PaperIma:
+    return paper.add("ima-ng", lab.digest_field("sha1", bytes(20)) + lab.path_field("/usr/bin/b"))
+
+
+def unreadable(paper: PaperIma) -> PaperIma:
+    return paper.add("ima-ng", lab.field(b"no digest\0") + lab.path_field("/usr/bin/b"))
+
+
+def elsewhere(paper: PaperIma) -> PaperIma:
+    return paper.add("ima-ng", lab.digest_field("sha256", bytes(32)) + lab.path_field("/usr/bin/b"), pcr=11)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"), [(weak, "ima_hash=sha256"), (unreadable, "cannot be judged"), (elsewhere, "another PCR")]
+)
+def test_list_that_could_never_be_judged_is_left_out_as_a_whole_and_the_host_still_holds(change, word):
+    # Whatever entry of the list is the last that PCR 10 vouches for.
+    paper = change(ran(("/usr/bin/a", b"a"), boot=Boot())).ran("/usr/bin/c", b"c")
+    evidence = booted(log=False, ima=paper)
+    found = capture({"a": evidence}, BUNDLE)
+    assert "ima" not in found.spec["tpm"]
+    assert word in left(found)["what runs (IMA)"]
+    assert judged(found, evidence).verdict is Verdict.TRUSTED
+
+
+def test_name_that_is_no_text_is_passed_over_by_a_pattern_and_said():
+    paper = ran(boot=Boot()).ran(b"/opt/\xff\xfe", b"1")
+    found = capture({"a": booted(log=False, ima=paper)}, Wish())
+    assert found.spec["tpm"]["ima"]["unjudgedPaths"] == ["/opt/??"]
+    assert judged(found, booted(log=False, ima=paper)).verdict is Verdict.TRUSTED
+
+
 def comments_of(found: Capture) -> list[Any]:
     return [line for lines in found.comments.values() for line in lines]
 
