@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,6 +15,7 @@ from tools.control_plane.embedded import ControlPlane
 from tools.lab.installation import NAMESPACE, ROOT, SERVICE_ACCOUNT, install, render
 from tools.lab.objects import GROUP
 
+from chatelaine.controller.evidence_folder import EVIDENCE
 from chatelaine.controller.pki import KubeInvitations
 from chatelaine.controller.settings import OperatorSettings
 from chatelaine.kube.adapter import KubeAdapter
@@ -306,8 +307,23 @@ def test_the_operators_pods_carry_the_labels_that_network_policies_let_in_and_ca
     (state,) = (argument.partition("=")[2] for argument in container["args"] if argument.startswith("--state-dir"))
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
-    for folder in ("/tmp", str(PurePosixPath(state).parent)):
+    for folder in ("/tmp", state):
         assert volumes[mounts[folder]]["emptyDir"]["medium"] == "Memory"
+
+
+def test_stored_evidence_goes_to_a_disk_that_is_larger_than_its_bound() -> None:
+    for settings in ((), ("operator.evidence.volume.persistentVolumeClaim.claimName=evidence",)):
+        rendered = yaml.safe_load_all(render(NAMESPACE, *settings))
+        pod = next(doc for doc in rendered if doc and doc["kind"] == "Deployment")["spec"]["template"]["spec"]
+        arguments = dict(one.partition("=")[::2] for one in pod["containers"][0]["args"])
+        mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        volume = {one["name"]: one for one in pod["volumes"]}[mounts[f"{arguments['--state-dir']}/{EVIDENCE}"]]
+        if settings:
+            assert volume["persistentVolumeClaim"] == {"claimName": "evidence"}
+        else:
+            limit = volume["emptyDir"]["sizeLimit"]
+            assert int(limit.removesuffix("Mi")) > int(arguments["--evidence-mebibytes"])
+            assert "medium" not in volume["emptyDir"]
 
 
 def test_volume_of_reference_values_is_mounted_only_where_one_is_named() -> None:
