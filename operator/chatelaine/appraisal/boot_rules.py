@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from chatelaine.appraisal.argument_globs import ArgumentPattern, argument_pattern
 from chatelaine.evidence.boot_facts import IMAGE_PCR, OPTION_ROM_PCR
-from chatelaine.evidence.boot_log import VerifiedBootLog
+from chatelaine.evidence.boot_log import CACHED_LOGS, VerifiedBootLog
 from chatelaine.evidence.bundle import LogFlaw, VerifiedEvidence
 from chatelaine.evidence.event_log import NO_ACTION
 from chatelaine.evidence.tpm_algorithms import BANKS
@@ -274,24 +274,26 @@ class CommandLineRule:
             return _refuted(check, "CommandLineNotShown", facts.gap)
         if not facts.lines:
             return _refuted(check, "CommandLineNotShown", "the log shows no kernel command line")
-        for line in facts.lines:
-            finding = self._refusal(check, line)
-            if finding is not None:
-                return finding
-        return _holds(check, "CommandLineAccepted", found=_printable(facts.lines[-1].text))
+        refusal = _refused_line(self, facts.lines)
+        return refusal or _holds(check, "CommandLineAccepted", found=_printable(facts.lines[-1].text))
 
-    def _refusal(self, check: str, line: CommandLine) -> Finding | None:
+
+@lru_cache(maxsize=CACHED_LOGS)
+def _refused_line(rule: CommandLineRule, lines: tuple[CommandLine, ...]) -> Finding | None:
+    """Why the first of `lines` that is refused is. Remembered: a host shows the same ones until it boots again."""
+    check = "kernel command line"
+    for line in lines:
         found = _printable(line.text)
-        for pattern in self.forbidden:
+        for pattern in rule.forbidden:
             bad = next(filter(pattern.matches, line.arguments), None)
             if bad is not None:
                 detail = f"event {line.number}: the kernel was told {_printable(bad)}, which {pattern.text} forbids"
                 return _refuted(check, "ArgumentForbidden", detail, found=found)
-        for pattern in self.required:
+        for pattern in rule.required:
             if not any(map(pattern.matches, line.effective_arguments)):
                 detail = f"event {line.number}: the kernel was not told {pattern.text}"
                 return _refuted(check, "ArgumentMissing", detail, expected=pattern.text, found=found)
-        return None
+    return None
 
 
 def _some(names: Iterable[str]) -> str:

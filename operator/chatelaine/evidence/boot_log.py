@@ -29,9 +29,9 @@ from chatelaine.model.tpm_policy import Bank
 
 IMA_PCR: Final = 10
 CACHED_LOGS: Final = 256
-CACHED_LOG_BYTES: Final = 64 * 1024
+CACHED_LOG_BYTES: Final = 128 * 1024
 """Logs that are kept: a fleet's hosts are asked in turn, and one is 20 to 60 KB long. Longer ones are read each time,
-or the cache could hold hundreds of megabytes."""
+or the cache could hold gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,10 @@ GRUB_PCR: Final = 8
 STUB_PCR: Final = 12
 COMMAND_LINE_PCRS: Final = (GRUB_PCR, STUB_PCR)
 
+MAX_COMMAND_LINES_BYTES: Final = 32 * 1024
+"""Of all command lines of a log together; a kernel takes some two thousand. Every argument is matched with every glob
+of a policy, so a hostile host must not send a million."""
+
 _FILE_CHARACTERS: Final = frozenset("/(+")
 _LOADERS: Final = frozenset(
     ("multiboot", "multiboot2", "module", "module2", "xen_hypervisor", "xen_linux", "xen_module")
@@ -68,6 +72,7 @@ class CommandLines:
 def command_lines(events: Iterable[Event], tpm_id: int, quoted: Sequence[int]) -> CommandLines:
     """What the events of PCR 8 and 12 say, in the bank that was quoted."""
     lines = []
+    room = MAX_COMMAND_LINES_BYTES
     gap = next((f"PCR {pcr} was not quoted" for pcr in COMMAND_LINE_PCRS if pcr not in quoted), "")
     for event in events:
         if event.pcr not in COMMAND_LINE_PCRS or separator(event, tpm_id) is not None:
@@ -77,8 +82,13 @@ def command_lines(events: Iterable[Event], tpm_id: int, quoted: Sequence[int]) -
             gap = gap or f"event {event.number} of PCR {event.pcr} is not what its data says"
             continue
         text = _command_line(content, event.pcr)
-        if text is not None:
-            lines.append(CommandLine(event.number, event.pcr, text))
+        if text is None:
+            continue
+        room -= len(text)
+        if room < 0:
+            gap = gap or f"event {event.number} of PCR {event.pcr}: more was told to kernels than is looked at"
+            break
+        lines.append(CommandLine(event.number, event.pcr, text))
     return CommandLines(tuple(lines), gap)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tools.lab import event_log_writer as tcg
 
-from chatelaine.evidence.uefi_command_line import CommandLine, CommandLines
+from chatelaine.evidence.uefi_command_line import MAX_COMMAND_LINES_BYTES, CommandLine, CommandLines
 from support.paper_boot import PaperBoot, facts, lab_log
 
 
@@ -95,6 +95,15 @@ def test_event_that_is_not_what_its_data_says_leaves_open_what_the_kernel_was_to
 def test_pcr_that_was_not_quoted_leaves_open_what_the_kernel_was_told(left_out):
     found = facts(lab_log(), quoted=[pcr for pcr in range(24) if pcr != left_out]).command_lines
     assert found.gap == f"PCR {left_out} was not quoted"
+
+
+def test_host_that_tells_its_kernels_without_end_leaves_open_what_it_told():
+    """Each argument is matched with each glob of a policy: a million of them would stop the verifier."""
+    long = "/vmlinuz " + "a " * (MAX_COMMAND_LINES_BYTES // 4)
+    assert not measured(grub(long)).gap
+    found = measured(grub(long), grub(long), grub("/vmlinuz init=/bin/sh"))
+    assert "event 2 of PCR 8" in found.gap
+    assert sum(len(line.arguments) for line in found.lines) <= MAX_COMMAND_LINES_BYTES // 2
 
 
 def test_separator_among_the_events_is_none_of_them():
