@@ -191,9 +191,10 @@ def _decoded(value: object, what: str) -> bytes:
         raise EnvelopeMalformed(f"{what} mixes two alphabets of base64")
     text = text.translate(_URL_SAFE) if standard is None else standard
     try:
-        data = base64.b64decode(text, validate=True)
+        data = base64.b64decode(text)
     except binascii.Error as error:
         raise EnvelopeMalformed(f"{what} is not base64") from error
+    # This sees whatever the decoder passes over, too.
     if base64.b64encode(data) != text:
         raise EnvelopeMalformed(f"{what} is not in its one canonical base64 spelling")
     return data

@@ -114,6 +114,13 @@ def test_what_is_no_envelope_is_refused(data):
         parse_envelope(data)
 
 
+@pytest.mark.parametrize("mark", [b"[],", b"{},", b'"",', b"1,"])
+def test_flood_of_small_values_is_refused_before_any_is_made(mark):
+    """A million empty lists would take a hundred megabytes, and whoever sends an envelope has shown nothing yet."""
+    with pytest.raises(errors.EnvelopeMalformed, match="too many"):
+        parse_envelope(b"[" + mark * 1_000_000 + b"1]")
+
+
 def test_duplicate_members_of_the_envelope_are_refused():
     other = base64.b64encode(b"other").decode()
     honest = signed(PAYLOAD, ALICE).encode()
@@ -174,7 +181,7 @@ def test_both_alphabets_of_base64_are_read():
     "spelling",
     [
         "++///g", "++///g=", "++///g===", "++///h==", "++__/g==", "--//_g==", " ++///g==", "++///g==\n", "++//\n/g==",
-        "++///g==++///g==", "=", "A", "++///g=\u00e9", "++///g==!",
+        "++///g==++///g==", "=", "A", "++///g=\u00e9", "\ud800", "++///g==!",
     ],
 )  # fmt: skip
 def test_second_spelling_of_base64_is_refused(spelling):

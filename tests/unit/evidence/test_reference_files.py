@@ -62,6 +62,24 @@ def test_path_and_digest_cannot_be_cut_elsewhere(path, digest):
     assert not listed.allows(path, digest, at=0)
 
 
+def test_path_that_is_not_unicode_is_not_taken_for_one_that_is():
+    assert not CompactAllowList([GoodFile("/a?", (DIGESTS[0],))]).allows("/a\udcff", DIGESTS[0], at=0)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        GoodFile("/" + "ä" * 2048, (DIGESTS[0],)),
+        GoodFile("/a", tuple(f"sha256:{number:064x}" for number in range(MAX_DIGESTS_OF_A_ROW + 1))),
+        GoodFile("/a", ()),
+    ],
+    ids=["path too long in bytes", "too many digests", "no digest"],
+)
+def test_row_beyond_its_bounds_is_refused(file):
+    with pytest.raises(errors.ReferencePayloadRefused):
+        check_file(file)
+
+
 @pytest.mark.parametrize("until", [None, 5, 6])
 def test_one_content_listed_twice_is_refused(until):
     with pytest.raises(errors.ReferencePayloadRefused, match="twice"):

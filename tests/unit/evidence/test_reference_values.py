@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatelaine.evidence import errors
+from chatelaine.evidence.dsse import MAX_ENVELOPE_BYTES
 from chatelaine.evidence.reference_files import GoodFile
 from chatelaine.evidence.reference_values import (
     PAYLOAD_TYPE,
     Predicate,
     read_payload,
+    read_predicate,
     verify_bundle,
 )
 from chatelaine.model.identifiers import digest_of
-from chatelaine.model.tpm_policy import Bank
+from chatelaine.model.tpm_policy import Bank, ReferenceKey
 from support.reference_bundles import (
     ALICE,
     BOB,
@@ -80,6 +82,18 @@ def test_what_was_taken_cannot_be_changed_afterwards():
 
 
 # --- attacks ---------------------------------------------------------------------------------------------------
+
+
+def test_bundle_that_too_few_of_the_keys_have_signed_is_refused():
+    with pytest.raises(errors.ThresholdNotMet, match="2 of alice, bob, carol; found alice"):
+        verify_bundle(bundle(ALICE, ALICE, MALLORY), source(threshold=2), not_below=0)
+
+
+def test_bundle_under_a_policy_with_an_unusable_key_is_refused():
+    broken = ReferenceKey(name="broken", public_key="-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
+    policy = source().model_copy(update={"keys": [ALICE.listed(), broken]})
+    with pytest.raises(errors.ReferenceKeyRefused):
+        verify_bundle(bundle(), policy, not_below=0)
 
 
 def test_version_that_was_rolled_back_is_refused():
@@ -250,6 +264,17 @@ def test_other_statement_is_refused(members):
 def test_other_predicate_is_refused(members):
     with pytest.raises(errors.ReferencePayloadRefused):
         verified(signed_predicate(**members))
+
+
+@pytest.mark.parametrize("name", ["Baseline", "-a", "a-", "a b", "", "a" * 254, "ä", "a\n"])
+def test_other_names_are_refused(name):
+    with pytest.raises(errors.ReferencePayloadRefused, match="name is none"):
+        read_predicate(STATEMENT["predicate"] | {"name": name})
+
+
+def test_payload_is_bounded_even_where_no_envelope_bounds_it():
+    with pytest.raises(errors.ReferencePayloadRefused, match="too long"):
+        read_payload(b" " * (MAX_ENVELOPE_BYTES + 1))
 
 
 def test_hostile_bundle_cannot_flood_a_message():
