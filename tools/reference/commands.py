@@ -27,7 +27,7 @@ def text() -> str:
         table(
             ("variable", "read by", "what for"),
             (
-                ("`KUBECONFIG`", "`operator`, `host invite`", "the cluster, where `--kubeconfig` names none"),
+                ("`KUBECONFIG`", "`operator`, `host invite`, `policy`", "the cluster, where `--kubeconfig` names none"),
                 (
                     ", ".join(f"`{name}`" for name in ENVIRONMENT_OF_MODULES),
                     "`gateway`",

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
 from tools.lab.firmware import Boot, authority_digest
 
 from chatelaine.evidence.dsse import Envelope
 from chatelaine.evidence.event_log import MAX_LOG_BYTES
 from chatelaine.evidence.ima import MAX_IMA_CHUNK_BYTES
 from chatelaine.evidence.reference_values import PAYLOAD_TYPE
+from chatelaine.model.identifiers import key_label
 from support.operator_cluster import API, ZERO, OperatorCluster
 from support.operator_fixtures import cluster, plane
 from support.reference_bundles import SERIES, Signer
@@ -397,12 +399,18 @@ async def test_impostor_decides_nothing_about_a_host(cluster: OperatorCluster) -
 async def test_keys_of_claims_are_accounted_for_and_others_are_not(cluster: OperatorCluster) -> None:
     async with operating(cluster) as bench:
         cluster.policy()
-        await cluster.ready()
+        host = await cluster.ready()
         cluster.claim()
         await cluster.claim_is("KeysReady", "True")
         policy = policy_of(cluster, p4=ZERO)
         policy["spec"]["hsm"] = {"inventory": "Accounted"}
         assert (await bench.live(policy)).status == 0
+        label = key_label("0b9b1c52-31c8-4a51-a1a5-8d1f6a6a2f10", "signing", 1)
+        host.pairs[label] = ec.generate_private_key(ec.SECP256R1())
+        host._list_keys()
+        done = await bench.live(policy)
+        assert done.status == 1
+        assert "belongs to no claim" in done.out
 
 
 async def test_policy_that_leans_on_what_is_not_there_cannot_be_told(cluster: OperatorCluster) -> None:
