@@ -21,6 +21,7 @@ from chatelaine.evidence.certificates import (
     load_certificates,
     verify_certificate,
 )
+from chatelaine.evidence.endorsement import verify_endorsement
 from chatelaine.evidence.errors import EvidenceError
 from chatelaine.evidence.hsm_statement import attestation_public_key, decode_statement
 from chatelaine.evidence.inventory import decode_inventory, encode_inventory
@@ -36,8 +37,10 @@ ANSWER = HOST.answer()
 
 
 def certificate(data: bytes) -> None:
-    """The first certificate as a leaf, all of them as roots."""
+    """The first certificate as a leaf, all of them as roots; and as what a TPM shows under a vendor of its own."""
     found = load_certificates(data)
+    with contextlib.suppress(EvidenceError):
+        verify_endorsement(data, (data,), ek_digest="sha256:" + "0" * 64, at=AT)
     for kind in CertificateKind:
         with contextlib.suppress(EvidenceError):
             verify_certificate(found[0], kind=kind, roots=found, at=AT)
