@@ -77,12 +77,12 @@ def _rsa_secret(key: rsa.RSAPublicKey, hash_: alg.Hash, entropy: bytes) -> tuple
 
 def _ecc_secret(key: ec.EllipticCurvePublicKey, hash_: alg.Hash, entropy: bytes) -> tuple[bytes, bytes]:
     order = key.curve.group_order
-    ephemeral = ec.derive_private_key(int.from_bytes(entropy, "big") % (order - 1) + 1, key.curve)
-    size_bytes = (key.key_size + 7) // 8
+    ephemeral = ec.derive_private_key(int.from_bytes(entropy) % (order - 1) + 1, key.curve)
+    size_bytes = key.key_size // 8  # whole bytes on both curves that are accepted
     point = ephemeral.public_key().public_numbers()
-    x, y = point.x.to_bytes(size_bytes, "big"), point.y.to_bytes(size_bytes, "big")
+    x, y = point.x.to_bytes(size_bytes), point.y.to_bytes(size_bytes)
     shared = ephemeral.exchange(ec.ECDH(), key)
-    info = b"IDENTITY\x00" + x + key.public_numbers().x.to_bytes(size_bytes, "big")
+    info = b"IDENTITY\x00" + x + key.public_numbers().x.to_bytes(size_bytes)
     seed = ConcatKDFHash(hash_.algorithm, hash_.size_bytes, info).derive(shared)
     return seed, _sized(x) + _sized(y)
 

@@ -175,7 +175,7 @@ def _verify_signature(message: bytes, signature: bytes, key: ec.EllipticCurvePub
     if len(signature) != SIGNATURE_BYTES:
         raise Malformed("the statement's signature has another length", expected=SIGNATURE_BYTES, found=len(signature))
     half = SIGNATURE_BYTES // 2
-    der = utils.encode_dss_signature(int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big"))
+    der = utils.encode_dss_signature(int.from_bytes(signature[:half]), int.from_bytes(signature[half:]))
     try:
         key.verify(der, message, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as error:

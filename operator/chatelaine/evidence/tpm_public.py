@@ -155,7 +155,7 @@ def _scheme(reader: Reader) -> tuple[int, int]:
 def _rsa(reader: Reader) -> rsa.RSAPublicKey:
     bits = reader.u16()
     exponent = reader.u32() or alg.RSA_EXPONENT
-    modulus = int.from_bytes(reader.sized(MAX_MODULUS_BYTES, "modulus"), "big")
+    modulus = int.from_bytes(reader.sized(MAX_MODULUS_BYTES, "modulus"))
     if not alg.MIN_RSA_BITS <= bits <= alg.MAX_RSA_BITS or exponent != alg.RSA_EXPONENT:
         raise WeakKey(
             "this RSA key is not accepted",
@@ -177,8 +177,8 @@ def _ecc(reader: Reader) -> ec.EllipticCurvePublicKey:
         raise WeakKey("this curve is not accepted", expected="NIST P-256 or P-384", found=f"0x{curve_id:04x}")
     if reader.u16() != alg.NULL:
         raise AlgorithmRefused("a key derivation scheme inside an ECC key is not accepted", expected="Null")
-    x = int.from_bytes(reader.sized(MAX_COORDINATE_BYTES, "x"), "big")
-    y = int.from_bytes(reader.sized(MAX_COORDINATE_BYTES, "y"), "big")
+    x = int.from_bytes(reader.sized(MAX_COORDINATE_BYTES, "x"))
+    y = int.from_bytes(reader.sized(MAX_COORDINATE_BYTES, "y"))
     try:
         return ec.EllipticCurvePublicNumbers(x, y, curve).public_key()
     except ValueError as error:

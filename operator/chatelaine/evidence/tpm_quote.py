@@ -139,7 +139,7 @@ class AttestationKey:
         key: Any = self.key
         try:
             if scheme == alg.ECDSA:
-                der = utils.encode_dss_signature(int.from_bytes(first, "big"), int.from_bytes(second, "big"))
+                der = utils.encode_dss_signature(int.from_bytes(first), int.from_bytes(second))
                 key.verify(der, message, parameter)
             else:
                 key.verify(first, message, parameter, hash_.algorithm)

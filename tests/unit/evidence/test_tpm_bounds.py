@@ -235,3 +235,31 @@ def test_bare_keys_are_taken_by_type_curve_and_size() -> None:
         AttestationKey.parse(pem(ec.generate_private_key(ec.SECP521R1()).public_key()))
     with pytest.raises(errors.AlgorithmRefused, match="key type"):
         AttestationKey.parse(pem(ed25519.Ed25519PrivateKey.generate().public_key()))
+
+
+@pytest.mark.parametrize(("text", "bank"), [("sha256", Bank.SHA256), ("SHA384", Bank.SHA384), ("Sha256", Bank.SHA256)])
+def test_banks_are_named_in_any_case(text: str, bank: Bank) -> None:
+    assert alg.bank_of(text) is bank
+
+
+@pytest.mark.parametrize("text", ["sha1", "sha512", "", "sha25"])
+def test_another_bank_is_refused_and_told(text: str) -> None:
+    with pytest.raises(errors.AlgorithmRefused) as refusal:
+        alg.bank_of(text)
+    assert (refusal.value.expected, refusal.value.found) == ("['Sha256', 'Sha384']", text)
+
+
+def test_hashes_of_names_are_told() -> None:
+    assert [alg.object_hash(tpm_id, "nameAlg").size_bytes for tpm_id in (alg.SHA256, alg.SHA384, alg.SHA512)] == [
+        32,
+        48,
+        64,
+    ]
+    with pytest.raises(errors.AlgorithmRefused) as refusal:
+        alg.object_hash(0x1234, "nameAlg")
+    assert (refusal.value.detail, refusal.value.expected, refusal.value.found) == (
+        "nameAlg: this hash is not accepted",
+        "Sha256, Sha384 or Sha512",
+        "0x1234",
+    )
+    assert alg.name_of(0x7) == "0x0007"
