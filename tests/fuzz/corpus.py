@@ -42,6 +42,7 @@ GROUPS = {
         ),
         "boot_targets",
     ),
+    **dict.fromkeys(("stored-round", "evidence-bundle", "explanation"), "stored_targets"),
     **dict.fromkeys(("ima-binary", "ima-ascii", "ima-file-signature", "path-glob"), "ima_targets"),
 }  # fmt: skip
 
