@@ -251,6 +251,13 @@ def test_manifest_that_was_changed_after_signing_is_refused():
         imported(cbor2.dumps(CBORTag(18, [tag.value[0], {}, other, tag.value[3]])), signer=key(ALICE))
 
 
+def test_second_spelling_of_a_signature_is_refused():
+    header, more, payload, raw = cbor2.loads(signed()).value
+    longer = raw[:32] + b"\x00" + raw[32:]
+    with pytest.raises(errors.CorimRefused, match="another length"):
+        imported(cbor2.dumps(CBORTag(18, [header, dict(more), payload, longer])), signer=key(ALICE))
+
+
 def test_signature_for_another_purpose_is_refused():
     with pytest.raises(errors.CorimRefused, match="not signed by alice"):
         imported(signed(context="Signature"), signer=key(ALICE))
