@@ -176,6 +176,7 @@ def test_no_tag_makes_the_decoder_do_anything():
         ({1: NOW + 1}, False),
         ({1: CBORTag(1, "later")}, False),
         ({1: CBORTag(1, 4e9)}, False),
+        ({1: CBORTag(1001, NOW + 1)}, False),
         ([], False),
     ],
 )
