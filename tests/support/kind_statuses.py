@@ -46,6 +46,7 @@ def hsm_status() -> Object:
             "evidenceDigest": DIGEST_B,
             "compared": ["PCR sha256:7"],
             "facts": ["pcr:sha256:7=00"],
+            "explanation": ["event 12 of PCR 4 is another boot loader"],
             "epoch": EPOCH,
             "validUntil": AT,
             "suspectSince": AT,
