@@ -89,7 +89,7 @@ def issued(subject: str, key: Any, issuer: Ca, extensions: Any, days: int = 3650
 
 
 def leaf(issuer: Ca, subject: str = "leaf", *, key: Any = None, use: tuple[str, ...] = ("key_encipherment",),
-         names: x509.SubjectAlternativeName | None = None, extra: Any = (), days: int = 3650) -> x509.Certificate:  # fmt: skip
+         names: Any = None, extra: Any = (), days: int = 3650) -> x509.Certificate:  # fmt: skip
     extensions = [(usage(*use), True), (names or maker(*MAKER), True), *extra]
     return issued(subject, key or rsa_key(2048).public_key(), issuer, extensions, days)
 
