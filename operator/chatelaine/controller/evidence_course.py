@@ -19,6 +19,7 @@ from typing import Final
 from chatelaine.appraisal.stored import Asked, RoundKind, StoredCase, StoredRound, encode_appraisal
 from chatelaine.evidence.bundle import QuoteEvidence
 from chatelaine.evidence.ima import IMA_PCR
+from chatelaine.evidence.inventory import InventoryKey
 from chatelaine.model.identifiers import canonical_json
 from chatelaine.model.verdict import Verdict
 from chatelaine.reconcile.judged import Judged, Standing
@@ -42,7 +43,7 @@ class JudgedRound:
         packed_log: the log, packed; shared with what is known of the host anyhow.
         envelope: signed reference values that the policy leaned on; None: it leans on none.
         judged: the verdict, and what it rests on.
-        labels: labels of the keys in the token.
+        inventory: the keys in the token.
         facts: what the evidence showed, as in the status.
         received_at: seconds since the epoch.
     """
@@ -54,7 +55,7 @@ class JudgedRound:
     packed_log: bytes | None
     envelope: bytes | None
     judged: Judged
-    labels: tuple[str, ...]
+    inventory: tuple[InventoryKey, ...]
     facts: tuple[str, ...]
     received_at: float
 
@@ -140,7 +141,7 @@ def to_store(round_: JudgedRound, build: str) -> tuple[StoredRound, tuple[bytes,
         left_out=left_out,
         case=StoredCase.of(
             case,
-            round_.labels,
+            (key.label for key in round_.inventory),
             reference=hashlib.sha256(reference).digest() if reference is not None else None,
             roots=[hashlib.sha256(root).digest() for root in roots],
         ),

@@ -85,7 +85,6 @@ class EvidenceKeeper:
             return
         # Once: the same round is judged again whenever something else changes.
         memory.told = None
-        labels = tuple(key.label for key in told.verified.inventory) if told.verified is not None else ()
         round_ = JudgedRound(
             hsm=memory.name,
             kind=kind,
@@ -94,7 +93,7 @@ class EvidenceKeeper:
             packed_log=memory.packed_log(told),
             envelope=self._envelope(standing.judged.case.stamp.name),
             judged=standing.judged,
-            labels=labels,
+            inventory=told.verified.inventory if told.verified is not None else (),
             facts=tuple(standing.attestation.facts),
             received_at=told.round.received_at,
         )
