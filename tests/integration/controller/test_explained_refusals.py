@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from chatelaine.cli import evidence, verify
 from support.operator_cluster import Json, OperatorCluster, condition_of
 from support.simulated_host import SimulatedHost
+from support.simulated_logs import allow_list
 from support.waiting import until
 
 RUNNER = CliRunner()
@@ -132,3 +133,27 @@ async def test_without_a_log_it_is_said_which_pcrs_moved(cluster: OperatorCluste
         assert told[0].startswith("PCR 4 holds ")
         assert "at the last trusted evidence it held" in told[0]
         assert "the policy asks for no event log" in told[1]
+
+
+async def test_rounds_whose_list_of_measurements_goes_on_replay_too(cluster: OperatorCluster, tmp_path: Path) -> None:
+    state = tmp_path / "operator"
+    async with cluster.operator(state_folder=state) as operator:
+        allowed = allow_list(("/usr/bin/later", b"later 1.0"))
+        cluster.policy(tpm={**rules(), "ima": {"allow": allowed}})
+        host = await cluster.host(boot=Boot())
+        cluster.hsm(host)
+        await cluster.hsm_is(host, "Ready", "True")
+        judged = operator.metrics.rounds.labels("authenticated")._value.get
+        before = judged()
+        host.logs.ran("/usr/bin/later", b"later 1.0")
+        host.measured()
+        await until("two more rounds", lambda: judged() > before + 1)
+        host.logs.ran("/tmp/.x", b"something nobody approved")
+        host.measured()
+        _, hsm = await refused(cluster, host)
+        await operator.keeper.written()
+    rows = run(evidence.app, "list", "--state-dir", str(state), "--json", code=0)
+    assert {"Trusted", "Refuted"} <= {row["kind"] for row in rows}
+    replayed = run(verify.app, "replay", str(state / "evidence"), "--json", code=0)
+    assert len(replayed["facts"]["rounds"]) == len(rows)
+    assert hsm["status"]["attestation"]["evidenceDigest"] in {row["evidenceDigest"] for row in rows}
