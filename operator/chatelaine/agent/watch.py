@@ -85,9 +85,11 @@ async def watch_tpm(
     `measured_seconds`: least time between two words of nothing but IMA's measurements.
     """
     clock = asyncio.get_running_loop().time
-    # In this order: what changes in between counts as changed later.
-    others = await _others(attester)
     seen = await _marker(attester)
+    others = await _others(attester)
+    if await _marker(attester) != seen:
+        # They may be of either moment: the next look tells of a change, whatever it is.
+        others = None
     measured, told_at = False, float("-inf")
     while True:
         await asyncio.sleep(poll_seconds)

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatelaine.appraisal.appraise import appraise, compliance_of, selection_of
+from chatelaine.appraisal.appraise import appraise, compliance_of, pcrs_of, selection_of
 from chatelaine.appraisal.ear import EAR_PROFILE, ear_claims
 from chatelaine.appraisal.errors import NoPolicy
+from chatelaine.appraisal.ima_history import ImaFindings
+from chatelaine.appraisal.ima_rules import ListedFiles
 from chatelaine.appraisal.rules import MAX_NAMED_KEYS, PcrRule
 from chatelaine.evidence.bundle import decode_evidence
 from chatelaine.model.identifiers import canonical_json, key_label
-from chatelaine.model.material import NO_MATERIAL, PolicyMaterial
+from chatelaine.model.material import NO_MATERIAL, PolicyMaterial, ReferenceValues
 from chatelaine.model.policy import AttestationPolicySpec
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Appraisal, Epoch, Finding, Outcome, PolicyStamp, Verdict
@@ -301,3 +303,69 @@ def test_compliance_is_read_from_the_table_alone(model, firmware, holds):
 
 def test_policy_without_a_table_gives_no_compliance():
     assert compliance_of(policy(hsm=None), "luna-7", "7.8") == frozenset()
+
+
+# --- logs and reference values ----------------------------------------------------------------------------------
+
+LOG = {"eventLog": {"replay": "Required"}}
+
+
+def test_a_policy_about_logs_has_all_that_they_rest_on_quoted():
+    pinned = set(PCRS)
+    assert pcrs_of(policy()) == pinned
+    assert pcrs_of(policy(**LOG)) == pinned | set(range(10))
+    assert pcrs_of(policy(ima={})) == pinned | {10}
+    line = {"eventLog": {"replay": "Required", "kernelCommandLine": {"forbidden": ["init=*"]}}}
+    assert pcrs_of(policy(**line)) == pinned | set(range(10)) | {12}
+
+
+def test_one_quote_covers_the_logs_of_all_policies():
+    selection = selection_of([policy(), policy(**LOG), policy(ima={})])
+    assert selection is not None
+    assert set(selection.indices) == set(range(11))
+
+
+def test_a_host_that_answers_without_a_log_is_refuted():
+    assert "EventLogMissing" in reasons(judged(policy(**LOG)))
+
+
+def test_a_list_that_no_policy_of_this_digest_has_judged_leaves_it_undecided():
+    verified = HOST.judged(HOST.answer())
+    stamp, spec, material = stamped(policy(ima={}))
+    holds = Finding("ima", Outcome.HOLDS, "x")
+    for known, outcome in ((ImaFindings({}), Outcome.CANNOT_TELL), (ImaFindings({stamp.digest: holds}), Outcome.HOLDS)):
+        found = appraise(
+            verified, [(stamp, spec, material)], subject="x", generation=1, issued_at=0,
+            accounted=frozenset({LABEL}), ima=known,
+        )  # fmt: skip
+        assert found.findings.outcome is outcome
+        assert "ima" in found.compared
+
+
+def test_what_ran_and_what_booted_count_for_the_platform_in_an_attestation_result():
+    verified = HOST.judged(HOST.answer())
+    stamp, spec, material = stamped(policy(ima={}))
+    refused = ImaFindings({stamp.digest: Finding("ima", Outcome.REFUTED, "ImaFileNotAllowed")})
+    found = appraise(
+        verified, [(stamp, spec, material)], subject="x", generation=1, issued_at=0,
+        accounted=frozenset({LABEL}), ima=refused,
+    )  # fmt: skip
+    submods = ear_claims(found, build="x")["submods"]
+    assert (submods["tpm"]["ear_status"], submods["hsm"]["ear_status"]) == ("contraindicated", "affirming")
+
+
+def test_reference_values_add_good_values_to_pcrs_that_the_policy_names_and_to_no_others():
+    bad = {"bank": "Sha256", "values": [{"index": i, "anyOf": ["ab" * 32]} for i in PCRS]}
+    pcrs = {Bank.SHA256: {index: (value.hex(),) for index, value in PCRS.items()} | {9: ("cd" * 32,)}}
+    reference = ReferenceValues("fleet", 3, "sha256:" + "e" * 64, ("alice",), pcrs, frozenset(), ListedFiles({}))
+    verified = HOST.judged(HOST.answer())
+
+    def verdict(material: PolicyMaterial) -> Appraisal:
+        given = [stamped(policy(pcrs=bad), material=material)]
+        return appraise(verified, given, subject="x", generation=1, issued_at=0, accounted=frozenset({LABEL}))
+
+    assert verdict(NO_MATERIAL).verdict is Verdict.UNTRUSTED
+    with_values = verdict(PolicyMaterial(reference=reference))
+    assert (with_values.verdict, with_values.reference_digest) == (Verdict.TRUSTED, reference.digest)
+    other = {Bank.SHA384: pcrs[Bank.SHA256]}
+    assert verdict(PolicyMaterial(reference=replace(reference, pcrs=other))).verdict is Verdict.UNTRUSTED
