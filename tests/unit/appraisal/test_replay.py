@@ -22,10 +22,13 @@ from chatelaine.appraisal.stored_form import decode_round, encode_round, parts_o
 from chatelaine.evidence import cbor
 from chatelaine.evidence.errors import EvidenceError, EvidencePartMissing, Malformed, Oversized
 from chatelaine.evidence.ima import ImaProgress
+from chatelaine.evidence.reference_values import verify_bundle
 from chatelaine.model.identifiers import key_label
+from chatelaine.model.material import PolicyMaterial
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Epoch, Finding, Outcome, Verdict
 from support.paper_host import SERVICE_KEYS, PaperHost, token_key
+from support.reference_bundles import ALICE, BOB, MALLORY, bundle, source
 from support.stored_rounds import HOST, Told, answer, policy, sha, stored
 
 ROOT = Path(__file__).parents[3]
@@ -97,6 +100,35 @@ def test_key_that_nobody_accounts_for_stays_refuted_in_a_replay():
     again = replay(told.round, told.part)
     assert again.encoded == told.round.appraisal
     assert again.appraisal.verdict is Verdict.UNTRUSTED
+
+
+def leaning(envelope: bytes) -> Told:
+    """Judged by a policy that leans on signed reference values and on vendors' certificates."""
+    good = source(ALICE, BOB, threshold=2)
+    spec = {**policy(), "referenceValues": good.dump()}
+    spec["tpm"]["endorsement"] = {"roots": [{"configMapRef": {"name": "vendors", "key": "roots.pem"}}]}
+    material = PolicyMaterial((b"a vendor", b"another"), verify_bundle(envelope, good, not_below=0))
+    return stored(spec=spec, material=material, reference=envelope, kind=RoundKind.REFUTED)
+
+
+def test_what_the_policy_leaned_on_is_replayed_with_it():
+    told = leaning(bundle(ALICE, BOB))
+    again = replay(decode_round(encode_round(told.round)), told.part)
+    assert again.encoded == told.round.appraisal
+    assert json.loads(again.encoded)["referenceDigest"] == again.policy.material.reference.digest
+    assert in_another_process(told, "7") == told.round.appraisal
+
+
+def test_reference_values_of_strangers_do_not_replay():
+    told = leaning(bundle(ALICE, BOB))
+    forged = bundle(MALLORY, BOB)
+    digest = sha(forged)
+    known = {**told.parts, digest: forged}
+    other = told.changed(
+        case=replace(told.round.case, reference=digest), parts=tuple(sorted({*told.round.parts, digest}))
+    )
+    with pytest.raises(EvidenceError):
+        replay(other.round, replace(other, parts=known).part)
 
 
 # --- what does not replay -------------------------------------------------------------------------------------
