@@ -29,6 +29,7 @@ from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.material import PolicyMaterial, ReferenceValues
 from chatelaine.model.policy import AttestationPolicySpec, StatementLevel
 from chatelaine.model.policy import InventoryRule as InventoryMode
+from chatelaine.model.tpm_policy import ImaRules
 from chatelaine.model.verdict import Appraisal, Epoch, Finding, Outcome, PolicyStamp, all_of, verdict_of
 
 BOOT_PCRS: Final = frozenset(range(10))
@@ -72,7 +73,7 @@ def appraise(
         if spec.tpm.event_log is not None:
             compared[boot_rules.CHECK] = None
         if spec.tpm.ima is not None:
-            found.append(_what_ran(verified, stamp, spec, material.reference, issued_at, ima))
+            found.append(_what_ran(verified, stamp.digest, spec.tpm.ima, material.reference, issued_at, ima))
             compared[ima_history.CHECK] = None
         findings.append(all_of(f"policy {stamp.name}", found))
     tree = all_of("appraisal", findings)
@@ -92,16 +93,16 @@ def appraise(
 
 def _what_ran(
     verified: VerifiedEvidence,
-    stamp: PolicyStamp,
-    spec: AttestationPolicySpec,
+    digest: str,
+    rules: ImaRules,
     reference: ReferenceValues | None,
     at: int,
     known: ImaFindings | None,
 ) -> Finding:
-    if known is None and spec.tpm.ima is not None:
-        rule = ima_rule(spec.tpm.ima, reference.files if reference is not None else None, at=at)
-        known = ima_history.shown(verified, {stamp.digest: rule}, None)
-    found = known.by_policy.get(stamp.digest) if known is not None else None
+    if known is None:
+        rule = ima_rule(rules, reference.files if reference is not None else None, at=at)
+        known = ima_history.shown(verified, {digest: rule}, None)
+    found = known.by_policy.get(digest)
     if found is not None:
         return found
     detail = "the list of measurements has not been judged by this policy yet"

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from chatelaine.appraisal import boot_rules
-from chatelaine.appraisal.appraise import appraise
+from chatelaine.appraisal.appraise import appraise, pcrs_of
 from chatelaine.appraisal.ear import ear_claims
+from chatelaine.appraisal.ima_history import ImaFindings
 from chatelaine.appraisal.rules import (
     MAX_NAMED_KEYS,
     FirmwareTable,
@@ -223,13 +224,62 @@ def test_what_was_compared_is_listed_once_and_in_order() -> None:
 # --- the verdict and its attestation result ---------------------------------------------------------------------
 
 
-def test_a_verdict_is_about_its_subject_and_its_evidence() -> None:
-    spec = AttestationPolicySpec.model_validate(
-        {
-            "freshness": {"maxAgeSeconds": 30},
-            "tpm": {"pcrs": {"bank": "Sha256", "values": [{"index": 7, "anyOf": [GOOD]}]}},
-        }
+def spec_of(**tpm: Any) -> AttestationPolicySpec:
+    pcrs = {"bank": "Sha256", "values": [{"index": 7, "anyOf": [GOOD]}]}
+    return AttestationPolicySpec.model_validate({"freshness": {"maxAgeSeconds": 30}, "tpm": {"pcrs": pcrs} | tpm})
+
+
+@pytest.mark.parametrize(
+    ("tpm", "asked"),
+    [
+        ({}, {7}),
+        ({"ima": {}}, {7, 10}),
+        ({"eventLog": {"replay": "Required"}}, set(range(10))),
+        ({"eventLog": {"replay": "Required"}, "ima": {}}, set(range(11))),
+        ({"eventLog": {"replay": "Required", "kernelCommandLine": {"required": ["ro"]}}}, {*range(10), 12}),
+        (
+            {
+                "pcrs": {"bank": "Sha256", "values": [{"index": 14, "anyOf": [GOOD]}]},
+                "eventLog": {"replay": "Required"},
+                "ima": {},
+            },
+            {*range(11), 14},
+        ),
+    ],
+)
+def test_every_pcr_that_a_rule_rests_on_must_be_quoted(tpm: dict[str, Any], asked: set[int]) -> None:
+    assert pcrs_of(spec_of(**tpm)) == asked
+
+
+def test_what_ran_is_told_as_it_was_judged_when_it_was_read() -> None:
+    spec, host = spec_of(ima={}), PaperHost()
+    stamp = PolicyStamp("baseline", "uid", 3, spec.digest())
+
+    def told(known: ImaFindings | None) -> Finding:
+        verdict = appraise(
+            host.judged(),
+            [(stamp, spec, NO_MATERIAL)],
+            subject="hsm-a",
+            generation=2,
+            issued_at=1000,
+            accounted=frozenset(),
+            ima=known,
+        )
+        return verdict.findings.children[0].children[-1]
+
+    held = Finding("ima", Outcome.HOLDS, "FilesListed", "ten entries")
+    assert told(ImaFindings({stamp.digest: held})) is held
+    assert told(ImaFindings({"sha256:another": held})).as_dict() == finding(
+        "ima",
+        "CannotTell",
+        "ImaNotJudged",
+        detail="the list of measurements has not been judged by this policy yet",
     )
+    assert told(None).reason == "ImaListMissing"
+
+
+def test_a_verdict_is_about_its_subject_and_its_evidence() -> None:
+    spec = spec_of()
     host = PaperHost()
     evidence = host.answer()
     stamp = PolicyStamp("baseline", "uid", 3, spec.digest())
