@@ -25,12 +25,14 @@ from tools.mutants.stage import prepare, run, stages
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.mutants", description="Mutation testing of the pure rooms.")
-    parser.add_argument("room", nargs="*", choices=[*ROOMS, []], help="rooms; all of them without one")
+    parser.add_argument("room", nargs="*", help=f"of {', '.join(ROOMS)}; all of them without one")
     parser.add_argument("--module", action="append", default=[], help="only this module of the one room named")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have found")
     parser.add_argument("--children", type=int, default=1, help="mutants judged at once")
     parser.add_argument("--page", action="store_true", help="run nothing: keep the last figures, write the page")
     options = parser.parse_args()
+    if set(options.room) - set(ROOMS):
+        parser.error(f"there are the rooms {', '.join(ROOMS)}")
     if options.page:
         for name in options.room:
             page.keep(_last(ROOMS[name]), name)
@@ -38,18 +40,18 @@ def main() -> int:
         return 0
     if options.module and len(options.room) != 1:
         parser.error("--module needs exactly one room")
+    rooms = [ROOMS[name] for name in options.room or ROOMS]
+    try:
+        asked = [(room, room.modules(options.module)) for room in rooms]
+    except ValueError as error:
+        parser.error(str(error))
     explained = load()
-    left = [
-        _one(room, options.module, explained, fresh=options.fresh, children=options.children)
-        for room in (ROOMS[name] for name in options.room or ROOMS)
-    ]
-    return max(left)
+    return max(_one(*one, explained, fresh=options.fresh, children=options.children) for one in asked)
 
 
 def _one(
-    room: Room, chosen: Sequence[str], explained: Mapping[Change, Explanation], *, fresh: bool, children: int
+    room: Room, modules: tuple[str, ...], explained: Mapping[Change, Explanation], *, fresh: bool, children: int
 ) -> int:
-    modules = room.modules(chosen)
     print(f"[mutants] {room.name}: {len(modules)} modules, tests in {' '.join(room.tests)}", flush=True)
     stage = prepare(room, modules, fresh=fresh)
     status = run(stage, children=children)
