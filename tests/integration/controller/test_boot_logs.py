@@ -48,12 +48,13 @@ async def trusted(cluster: OperatorCluster, **event_log: Any) -> SimulatedHost:
 
 
 async def reboot(host: SimulatedHost, boot: Boot, *, shows: bytes | None = None) -> None:
-    """The host goes down and comes up; `shows`: another log than that of this boot."""
-    await host.stop()
-    host.logs.boot(boot)
-    if shows is not None:
-        host.logs.event_log.write_bytes(shows)
-    await host.start()
+    """The host goes down and comes up between two rounds; `shows`: another log than that of this boot."""
+    assert host.agent is not None
+    async with host.agent._rounds._turn:
+        host.logs.boot(boot)
+        if shows is not None:
+            host.logs.event_log.write_bytes(shows)
+    host.changed()
 
 
 def answers(host: SimulatedHost, **changed: Any) -> None:
@@ -101,8 +102,6 @@ async def test_an_unchanged_log_is_not_sent_again(cluster: OperatorCluster) -> N
         await until("two more rounds", lambda: len(sent) >= known + 2)
         assert not any(sent[known:])
         await reboot(host, replace(GOOD, serial="another disk"))
-        assert host.agent is not None
-        host.agent.fault = fault
         await until("the log of another boot was sent", lambda: sent[-1])
         await cluster.hsm_is(host, "Ready", "True")
 

@@ -216,11 +216,11 @@ async def test_a_reboot_begins_a_new_list(cluster: OperatorCluster) -> None:
     async with cluster.operator():
         running = await Running.make(cluster)
         await running.rounds()
-        await running.host.stop()
-        running.host.logs.boot(BOOT)
-        running.host.logs.ran("/usr/bin/sh", b"shell 1.0")
-        await running.host.start()
-        running.listen()
+        assert running.host.agent is not None
+        async with running.host.agent._rounds._turn:
+            running.host.logs.boot(BOOT)
+            running.host.logs.ran("/usr/bin/sh", b"shell 1.0")
+        running.host.changed()
         size = running.host.logs.ima_list.stat().st_size
         await until("the new list was read", lambda: running.asked[-1:] == [size])
         await cluster.hsm_is(running.host, "Ready", "True")
