@@ -90,7 +90,7 @@ def _figures(kept: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
 
 
 def _explanations(explanations: Iterable[Explanation]) -> str:
-    lines = []
+    lines = [""]
     module = ""
     grouped: dict[tuple[str, str, str, Kind, str], list[str]] = {}
     for one in explanations:
@@ -101,7 +101,7 @@ def _explanations(explanations: Iterable[Explanation]) -> str:
     for (where, function, before, kind, reason), afters in grouped.items():
         if where != module:
             module = where
-            lines.append(f"\n### `{module}`\n")
+            lines.append(f"### `{module}`\n")
         lines.append(f"- `{function}`, {kind}: {reason}\n")
         lines.append(f"      - {before}")
         lines.extend(f"      + {after}" for after in afters)
