@@ -256,6 +256,12 @@ def test_stored_pcrs_are_read_up_to_their_bounds() -> None:
             decode_evidence(stored(pcrs=pcrs))
 
 
+@pytest.mark.parametrize("pcrs", [5, None, True, "text", b"", {}])
+def test_stored_pcrs_that_are_no_list_are_refused(pcrs: object) -> None:
+    with pytest.raises(errors.Malformed, match="no short list"):
+        decode_evidence(stored(pcrs=pcrs))
+
+
 def test_a_stored_list_is_named_by_offset_and_digest() -> None:
     blob = b"list"
     digest = hashlib.sha256(blob).digest()

@@ -263,3 +263,33 @@ def test_hashes_of_names_are_told() -> None:
         "0x1234",
     )
     assert alg.name_of(0x7) == "0x0007"
+
+
+def test_refusals_of_a_bare_key_tell_what_was_expected_and_found() -> None:
+    short = rsa.RSAPublicNumbers(65537, (1 << 2046) | 1).public_key()
+    cases: list[tuple[type[errors.EvidenceError], bytes, tuple[str, str | None]]] = [
+        (errors.Malformed, b"-----BEGIN NOTHING-----", ("-----BEGIN PUBLIC KEY-----", None)),
+        (errors.WeakKey, pem(short), ("2048 bits", "2047")),
+        (
+            errors.WeakKey,
+            pem(ec.generate_private_key(ec.SECP521R1()).public_key()),
+            ("NIST P-256 or P-384", "secp521r1"),
+        ),
+        (
+            errors.AlgorithmRefused,
+            pem(ed25519.Ed25519PrivateKey.generate().public_key()),
+            ("RSA or ECC", "Ed25519PublicKey"),
+        ),
+    ]
+    for error, data, expected in cases:
+        with pytest.raises(error) as refusal:
+            AttestationKey.parse(data)
+        assert (refusal.value.expected, refusal.value.found) == expected
+
+
+def test_refusals_of_a_selection_tell_what_was_expected_and_found() -> None:
+    with pytest.raises(errors.Malformed) as long:
+        parse_pcr_selection(pcr_list(*((alg.SHA256, (0,)),) * (MAX_BANKS + 1)))
+    assert (long.value.expected, long.value.found) == ("at most 16", "17")
+    with pytest.raises(errors.Truncated, match=r"^Truncated: TPML_PCR_SELECTION ends early at byte 4"):
+        parse_pcr_selection(struct.pack(">I", 1))
