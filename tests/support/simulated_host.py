@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tools.lab.firmware import Boot
@@ -135,6 +136,7 @@ class SimulatedHost:
         """What the agent reads instead of `logs`."""
         self._counter = ChangeCounter()
         self._listeners: list[Listener] = []
+        self._starts = 0
 
     async def start(self) -> None:
         """Listen, on the same ports as before if this is a restart."""
@@ -151,6 +153,7 @@ class SimulatedHost:
             (agent.application(), self.agent_leaf, "agent_port"),
             (self._control(), self.gateway_leaf, "gateway_port"),
         ):
+            application.middlewares.insert(0, self._while_on())
             listener = Listener(application, leaf.server_context())
             setattr(self, port, await listener.start("127.0.0.1", getattr(self, port)))
             self._listeners.append(listener)
@@ -163,9 +166,24 @@ class SimulatedHost:
 
     async def stop(self) -> None:
         """Silence."""
+        self._starts += 1
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             await listener.stop()
+
+    def _while_on(self) -> Middleware:
+        """A process that ends takes its connections along, those too whose handshake is under way. We do not end."""
+        of_start = self._starts
+
+        @web.middleware
+        async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if self._starts == of_start:
+                return await handler(request)
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=503)
+
+        return answered
 
     def changed(self) -> None:
         """The agent says that something changed."""
