@@ -25,6 +25,10 @@ VALUES: tuple[tuple[str, ...], ...] = (
     ("crds.keep=false", "rbac.aggregate=false", "admission.enabled=false", "operator.replicas=0"),
 )
 
+PART_OF_A_POLICY = r"quickstart/rules\.yaml$"
+"""What a person writes of a policy; `policy capture` adds the rest. By itself the API server refuses it, and a test of
+the chart sees that."""
+
 
 def main() -> int:
     """Exit status 0 if everything holds; otherwise says what does not."""
@@ -68,7 +72,7 @@ def _misfits(manifests: list[Path], folder: Path) -> list[str]:
     schemas = folder / "schemas"
     schemas.mkdir()
     location = manifest_schemas.write(schemas, build.ensure_openapi(), sorted((ROOT / "crds").glob("*.yaml")))
-    options = ["-schema-location", location, "-output", "text"]
+    options = ["-schema-location", location, "-output", "text", "-ignore-filename-pattern", PART_OF_A_POLICY]
     return _run(str(build.require("kubeconform")), *options, *map(str, manifests))
 
 

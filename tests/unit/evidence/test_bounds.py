@@ -262,6 +262,11 @@ def test_stored_pcrs_that_are_no_list_are_refused(pcrs: object) -> None:
         decode_evidence(stored(pcrs=pcrs))
 
 
+def test_stored_evidence_that_is_a_flood_of_tiny_values_is_refused_before_one_is_made() -> None:
+    with pytest.raises(errors.Oversized, match="too many values"):
+        decode_evidence(stored(pcrs=[0] * 1000))
+
+
 def test_a_stored_list_is_named_by_offset_and_digest() -> None:
     blob = b"list"
     digest = hashlib.sha256(blob).digest()
