@@ -293,3 +293,17 @@ def test_refusals_of_a_selection_tell_what_was_expected_and_found() -> None:
     assert (long.value.expected, long.value.found) == ("at most 16", "17")
     with pytest.raises(errors.Truncated, match=r"^Truncated: TPML_PCR_SELECTION ends early at byte 4"):
         parse_pcr_selection(struct.pack(">I", 1))
+
+
+def test_fields_of_a_public_area_that_are_too_long_are_named() -> None:
+    head = alg.SHA256, 0
+    rsa_head = struct.pack(">HHI", alg.RSA, *head) + sized(b"") + struct.pack(">HHHI", alg.NULL, alg.NULL, 2048, 0)
+    ecc_head = struct.pack(">HHI", alg.ECC, *head) + sized(b"") + struct.pack(">HHHH", alg.NULL, alg.NULL, 3, alg.NULL)
+    for data, field in (
+        (rsa_head + sized(bytes(513)), "modulus"),
+        (ecc_head + sized(bytes(67)) + sized(bytes(32)), "x"),
+        (ecc_head + sized(bytes(32)) + sized(bytes(67)), "y"),
+    ):
+        with pytest.raises(errors.Oversized) as refusal:
+            parse_public(data)
+        assert refusal.value.detail == f"TPMT_PUBLIC: {field} is too long"
