@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 
 import msgspec
@@ -13,7 +14,7 @@ from chatelaine.model.keys import KeyType, Usage
 from chatelaine.model.verdict import Verdict
 from chatelaine.tokens import errors, service_account, trust_token
 from chatelaine.tokens.cache import Moment, VerifiedTokens
-from chatelaine.tokens.compact import parse
+from chatelaine.tokens.compact import encode, parse
 from chatelaine.tokens.decide import (
     CHECKS,
     Allowed,
@@ -149,6 +150,14 @@ def test_parts_of_every_length_are_read() -> None:
         token = compact({"alg": "ES256"}, {"a": "x" * size}, lambda _, size=size: bytes(size))
         read = parse(token, max_bytes=4096)
         assert (read.header, read.payload, read.signature) == ({"alg": "ES256"}, {"a": "x" * size}, bytes(size))
+
+
+def test_every_character_may_be_a_parts_last() -> None:
+    for last in range(64):
+        data = bytes((0, 0, last))
+        assert encode(data) == base64.urlsafe_b64encode(data)
+        read = parse(compact({"alg": "ES256"}, {"a": 1}, lambda _, data=data: data), max_bytes=100)
+        assert read.signature == data
 
 
 @pytest.mark.parametrize(("token", "words"), [(b"YQ.YQ.", "has no signature"), (b"YQ.YQ", "three base64url parts")])
