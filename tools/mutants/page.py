@@ -53,6 +53,9 @@ read (reasons, names of checks, expected and found values) is tested.
 
 ## Figures
 
+Modules that are not named here have not been asked yet. Figures are those of the last run of each module, taken over
+by `python -m tools.mutants tokens --page`; a survivor counts until it has been asked again.
+
 """
 
 _KINDS: Final = """
