@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import weakref
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ HANDSHAKE_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 1.0
 _CHUNK_BYTES: Final = 16384
 _BACKLOG: Final = 128
+_ARRIVAL_SECONDS: Final = 0.01
 
 
 class Refused(Exception):
@@ -110,6 +112,8 @@ class Listener:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_SECONDS, keepalive_timeout=75.0)
         self._context = context
         self._server: asyncio.Server | None = None
+        self._arriving: weakref.WeakSet[_Arriving] = weakref.WeakSet()
+        self._stopped = False
 
     async def start(self, host: str, port: int) -> int:
         """Listen; gives the port, also when 0 was asked for.
@@ -118,10 +122,8 @@ class Listener:
             OSError: the address cannot be had.
         """
         await self._runner.setup()
-        if self._runner.server is None:
-            raise RuntimeError("the application was not set up")
         self._server = await asyncio.get_running_loop().create_server(
-            self._runner.server,
+            self._accept,
             host,
             port,
             ssl=self._context,
@@ -132,7 +134,36 @@ class Listener:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Take no more connections, let open requests end, close."""
+        """Take no more connections, let open requests end, close; also what is in the middle of its handshake."""
+        self._stopped = True
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
+        # A handshake cannot be ended from here; whoever ends it in time finds the door shut, the others run out.
+        deadline = asyncio.get_running_loop().time() + CLOSE_SECONDS
+        while self._arriving and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - a failed one tells nobody
+            await asyncio.sleep(_ARRIVAL_SECONDS)
+
+    def _accept(self) -> asyncio.Protocol:
+        arriving = _Arriving(self._arrived)
+        self._arriving.add(arriving)
+        return arriving
+
+    def _arrived(self, arriving: _Arriving, transport: asyncio.Transport) -> None:
+        self._arriving.discard(arriving)
+        if self._stopped or self._runner.server is None:
+            transport.abort()
+            return
+        handler = self._runner.server()
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
+
+
+class _Arriving(asyncio.Protocol):
+    """A connection until its handshake is done. Kept by its transport alone, so one that fails is gone by itself."""
+
+    def __init__(self, arrived: Callable[[_Arriving, asyncio.Transport], None]) -> None:
+        self._arrived = arrived
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._arrived(self, cast("asyncio.Transport", transport))

@@ -138,8 +138,23 @@ async def test_kopf_that_ends_at_every_try_is_not_ready(
     async with cluster.operator(**options(cluster, proxy)):
         ask = await readiness(cluster)
         await becomes(ask, 200)
-        proxy.rules.append(lambda request: Fault(500) if _watches_claims(request) else None)
-        proxy.cut_watches()
+        refused = 0
+
+        def refuse(request: web.Request) -> Fault | None:
+            nonlocal refused
+            if not _watches_claims(request):
+                return None
+            refused += 1
+            return Fault(500)
+
+        def cut() -> bool:
+            # Its watch may be under way while the others are cut.
+            if not refused:
+                proxy.cut_watches()
+            return refused > 0
+
+        proxy.rules.append(refuse)
+        await until("kopf is refused its watch", cut)
         # kopf itself tries some seconds before it gives up.
         await becomes(ask, 503, "kinds: kopf ended")
         proxy.rules.clear()
