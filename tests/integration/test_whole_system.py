@@ -87,6 +87,10 @@ def policies_of(lab: Lab, uid: str) -> list[str]:
     return [item["metadata"]["name"] for item in lab.control_plane.admin.get(path)["items"]]
 
 
+TOKEN_SECONDS = 60
+"""Trust tokens end by then; a client renews its own well before."""
+
+
 def test_a_pod_signs_and_the_binding_secret_holds_no_key(lab: Lab) -> None:
     bound = lab.bind(claim("plain", clients=True))
     client = lab.signing_client("plain", lab.pod("plain"))
@@ -244,11 +248,16 @@ def test_operator_killed_and_started_again_cuts_nothing(lab: Lab) -> None:
 
 def test_leader_killed_while_a_client_signs_is_followed_by_the_standby(lab: Lab) -> None:
     lab.bind(claim("through", clients=True))
-    client = lab.signing_client("through", lab.pod("through"))
+    pod = lab.pod("through")
+    client = lab.signing_client("through", pod)
     client.sign("key-0", b"while the first leads")
-    port = client.local_port
+    port, renewed_at = client.local_port, time.monotonic()
 
     def signed_and(holds: Callable[[], bool]) -> bool:
+        nonlocal renewed_at
+        if time.monotonic() - renewed_at > TOKEN_SECONDS / 3:
+            client.exchange(lab.service_account_token(pod))
+            renewed_at = time.monotonic()
         client.sign("key-0", b"all the while")
         assert client.local_port == port, "another connection"
         return holds()
