@@ -130,8 +130,8 @@ def flawed(flaw: LogFlaw) -> Finding:
     return Finding(CHECK, outcome, flaw.reason, flaw.detail, expected=flaw.expected, found=flaw.found)
 
 
-def _holds(check: str, reason: str, detail: str = "", *, found: str | None = None) -> Finding:
-    return Finding(check, Outcome.HOLDS, reason, detail, found=found)
+def _holds(check: str, reason: str, *, found: str | None = None) -> Finding:
+    return Finding(check, Outcome.HOLDS, reason, found=found)
 
 
 def _refuted(check: str, reason: str, detail: str, *, expected: str | None = None, found: str | None = None) -> Finding:

@@ -43,12 +43,6 @@ class ImaHistory:
     progress: ImaProgress
     findings: ImaFindings
 
-    def goes_on(self, quote: VerifiedQuote, digests: Iterable[str]) -> bool:
-        """Can the list be read on from here? Not in another boot or bank, and not for a policy that has not judged
-        its beginning.
-        """
-        return self.progress.belongs_to(quote) and self.findings.by_policy.keys() >= set(digests)
-
 
 def rule_of(policy: AttestationPolicy, *, at: int) -> ImaRule | None:
     """How `policy` judges what ran; None if it does not."""

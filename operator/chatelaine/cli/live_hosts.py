@@ -31,7 +31,7 @@ from chatelaine.controller.interrogation import (
 )
 from chatelaine.controller.summaries import SERVICE_LABEL, SliceSummary, endpoint_slice
 from chatelaine.evidence.bundle import EnrolledIdentity, VerifiedEvidence
-from chatelaine.evidence.errors import EvidenceError, StatementPcrMismatch
+from chatelaine.evidence.errors import StatementPcrMismatch
 from chatelaine.evidence.ima import verify_ima
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.kube.adapter import KubeAdapter
@@ -280,7 +280,3 @@ async def live_hosts(state_dir: Path, kubeconfig: Path | None) -> AsyncIterator[
     context = ProcessLeaf(state_dir, OPERATOR_SERVER_NAME).client_context()
     async with await KubeAdapter.connect(kubeconfig, user_agent="chatelaine-policy") as kube:
         yield LiveHosts(kube, context)
-
-
-NOT_PROVEN: Final = (NotThisHost, EvidenceError)
-"""Somebody answers who is not shown to be the host."""

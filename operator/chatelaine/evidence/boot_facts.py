@@ -43,7 +43,6 @@ class BootFacts:
     Attributes:
         quoted: indices of the PCRs that these facts rest on.
         secure_boot: what PCR 7 shows.
-        separators: PCRs whose firmware part was ended by a separator that tells of no error.
         images: what PCR 2 and 4 name as started, besides separators and the texts that are known.
         option_roms: whatever was measured into PCR 2 besides separators; None if PCR 2 was not quoted.
         partition_tables: of the disks that were booted from.
@@ -52,7 +51,6 @@ class BootFacts:
 
     quoted: tuple[int, ...]
     secure_boot: SecureBootFacts
-    separators: frozenset[int]
     images: tuple[MeasuredImage, ...]
     option_roms: tuple[MeasuredImage, ...] | None
     partition_tables: tuple[PartitionTable, ...]
@@ -74,7 +72,6 @@ def boot_facts(log: EventLog, tpm_id: int, quoted: Sequence[int]) -> BootFacts:
     return BootFacts(
         quoted=tuple(sorted(quoted)),
         secure_boot=_secure_boot(events, tpm_id, quoted),
-        separators=frozenset(event.pcr for event in events if separator(event, tpm_id) is Separator.NORMAL),
         images=(*option_roms, *(image for image in started if image is not None)),
         option_roms=option_roms if OPTION_ROM_PCR in quoted else None,
         partition_tables=tuple(_partition_tables(events, tpm_id)),

@@ -99,16 +99,13 @@ class VerifiedIma:
     from_entry: int
 
 
-def verify_ima(
-    data: bytes, quote: VerifiedQuote, progress: ImaProgress | None = None, *, before: Sequence[ImaEntry] = ()
-) -> VerifiedIma:
+def verify_ima(data: bytes, quote: VerifiedQuote, progress: ImaProgress | None = None) -> VerifiedIma:
     """The prefix of `data` that `quote` vouches for.
 
     Args:
         data: the binary list from `progress.offset_bytes` on; its end may be cut anywhere.
         quote: a verified quote that covers PCR 10.
         progress: where the replay stands; None: at the start of the quoted boot.
-        before: entries that `extend` gave on the way to `progress` and that no quote has vouched for yet.
 
     Raises:
         PcrMissing: PCR 10 was not quoted.
@@ -127,7 +124,7 @@ def verify_ima(
             found=f"{begin.reset_count}.{begin.restart_count} {begin.bank.value}",
         )
     after, entries = match_prefix(begin, data, pcr10)
-    return VerifiedIma((*before, *entries), after, begin.entries - len(before))
+    return VerifiedIma(entries, after, begin.entries)
 
 
 def extend(progress: ImaProgress, chunk: bytes) -> tuple[ImaProgress, tuple[ImaEntry, ...]]:

@@ -12,7 +12,7 @@ import struct
 from typing import Final, NamedTuple
 
 from chatelaine.evidence.errors import Malformed, Oversized, Truncated
-from chatelaine.evidence.uefi import GUID_BYTES, guid, guid_text
+from chatelaine.evidence.uefi import GUID_BYTES, guid
 
 MAX_SIGNATURES: Final = 16_384
 """A dbx of today has some four hundred."""
@@ -65,11 +65,6 @@ class Signature(NamedTuple):
     def digest(self) -> bytes:
         """What a policy names it by: SHA-256 of a certificate, else the digest that the entry is."""
         return self.content if self.kind in _DIGEST_BYTES else hashlib.sha256(self.content).digest()
-
-    @property
-    def owner_text(self) -> str:
-        """The owner as people write it."""
-        return guid_text(self.owner) if self.owner else ""
 
 
 def parse_signature_lists(data: bytes) -> tuple[Signature, ...]:

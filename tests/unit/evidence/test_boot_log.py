@@ -350,7 +350,6 @@ def test_images_are_what_was_measured_besides_separators_and_known_texts():
         (4, hashlib.sha256(b"kernel 1.0").digest()),
     ]
     assert [image.digest for image in shown.option_roms] == [hashlib.sha256(b"rom").digest()]
-    assert shown.separators == frozenset(range(8))
 
 
 def test_image_whose_data_is_the_image_itself_is_an_image_all_the_same():
@@ -374,7 +373,7 @@ def test_error_of_the_firmware_in_pcr_2_passes_for_an_option_rom():
 def test_nothing_of_a_pcr_that_was_not_quoted_is_shown():
     assert facts(LOG, quoted=(4,)).option_roms is None
     shown = facts(LOG, quoted=(7,))
-    assert (shown.images, shown.partition_tables, shown.separators) == ((), (), frozenset((7,)))
+    assert (shown.images, shown.partition_tables) == ((), ())
 
 
 def test_partition_table_is_shown_from_checked_data_only():

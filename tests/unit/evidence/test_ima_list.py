@@ -374,12 +374,13 @@ def test_chunk_without_a_whole_entry_moves_nothing():
     assert extend(start(), PaperIma.booted().data[:-1]) == (start(), ())
 
 
-def test_entries_that_no_quote_vouched_for_yet_come_with_the_increment():
+def test_entries_are_numbered_on_from_those_that_no_quote_has_vouched_for_yet():
     paper = PaperIma.booted().ran("/usr/bin/bash", BASH)
     progress, entries = extend(start(), paper.data)
     paper.ran("/usr/bin/python3", PYTHON)
-    found = verify_ima(paper.data[progress.offset_bytes :], quote_of({10: paper.pcr10}), progress, before=entries)
-    assert (found.from_entry, [entry.number for entry in found.entries]) == (0, [0, 1, 2])
+    found = verify_ima(paper.data[progress.offset_bytes :], quote_of({10: paper.pcr10}), progress)
+    assert [entry.number for entry in (*entries, *found.entries)] == [0, 1, 2]
+    assert found.from_entry == 2
 
 
 def test_chunk_that_ran_ahead_of_the_quote_has_no_prefix():

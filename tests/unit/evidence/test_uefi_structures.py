@@ -11,7 +11,7 @@ from tools.lab import event_log_writer as tcg
 from tools.lab.firmware import OWNER, authority
 
 from chatelaine.evidence import errors
-from chatelaine.evidence.uefi import GLOBAL_VARIABLE, MAX_NAME_CHARACTERS, parse_variable
+from chatelaine.evidence.uefi import GLOBAL_VARIABLE, MAX_NAME_CHARACTERS, guid_text, parse_variable
 from chatelaine.evidence.uefi_gpt import parse_partition_table
 from chatelaine.evidence.uefi_signatures import (
     MAX_SIGNATURES,
@@ -72,7 +72,7 @@ def test_lists_one_after_the_other_are_read():
     ]  # fmt: skip
     assert found[0].content == CERTIFICATE
     assert found[1].digest == b"\x11" * 32
-    assert {entry.owner_text for entry in found} == {str(OWNER)}
+    assert {guid_text(entry.owner) for entry in found} == {str(OWNER)}
 
 
 def test_no_list_and_a_list_without_entries_are_empty():
