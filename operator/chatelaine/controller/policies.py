@@ -141,7 +141,7 @@ class PolicyBook:
         mark: Mark = NO_FILE,
     ) -> None:  # fmt: skip
         known = before.newest if before is not None else {}
-        newest = _with(_with(known, policy.status.reference_values), used_of(looked.material.reference))
+        newest = _with(_with(known, used_of(looked.material.reference)), policy.status.reference_values)
         revision = before.revision + 1 if before is not None else 0
         in_force = policy.with_material(looked.material)
         self._entries[name] = _Entry(in_force, named, looked, revision, mark, newest)
@@ -265,16 +265,20 @@ def _same(one: PolicyMaterial, other: PolicyMaterial) -> bool:
 def _with(
     newest: Mapping[str, ReferenceValuesStatus], other: ReferenceValuesStatus | None
 ) -> Mapping[str, ReferenceValuesStatus]:
-    """With `other`, if that is newer than what is known of its series."""
+    """With `other`, unless a newer version of its series is known. Of one version, the content that was told of last
+    counts: what the status says goes before what this process has seen.
+    """
     known = newest.get(other.name) if other is not None else None
-    if other is None or (known is not None and known.version >= other.version):
+    if other is None or (known is not None and known.version > other.version):
         return newest
     return {**newest, other.name: other}
 
 
 def _passed_by(used: ReferenceValuesStatus | None, material: PolicyMaterial) -> bool:
-    """Does the status know of a newer version than the one in force? Another process may have used it."""
+    """Does the status know of a newer version than the one in force, or of another content of it? Another process may
+    have used that.
+    """
     reference = material.reference
-    return (
-        used is not None and reference is not None and used.name == reference.name and used.version > reference.version
-    )
+    if used is None or reference is None or used.name != reference.name:
+        return False
+    return used.version > reference.version or (used.version == reference.version and used.digest != reference.digest)

@@ -114,8 +114,7 @@ def reconcile(snapshot: PolicySnapshot) -> Plan:
         observed_generation=meta.generation,
         digest=policy.digest(),
         used_by=PolicyUse(hsms=snapshot.hsms, claims=snapshot.claims),
-        # The highest version that was used stays, whatever lies there now.
-        reference_values=used_of(policy.material.reference) or before.reference_values,
+        reference_values=_highest(before.reference_values, used_of(policy.material.reference)),
         conditions=conditions,
     )
     if after == before:
@@ -141,6 +140,16 @@ def used_of(reference: ReferenceValues | None) -> ReferenceValuesStatus | None:
         digest=reference.digest,
         signed_by=sorted(reference.signed_by),
     )
+
+
+def _highest(before: ReferenceValuesStatus | None, used: ReferenceValuesStatus | None) -> ReferenceValuesStatus | None:
+    """The highest version that was used stays, whatever lies there now. A process that was away may hold an older one,
+    or another content of it, until it has looked again: it must not write that over what another process has used.
+    """
+    if before is None or used is None:
+        return used or before
+    passed = used.version < before.version or (used.version == before.version and used.digest != before.digest)
+    return before if used.name == before.name and passed else used
 
 
 def _news(before: ReferenceValuesStatus | None, after: ReferenceValuesStatus) -> str:

@@ -298,6 +298,16 @@ async def test_version_that_another_process_has_passed_is_refused(parts: Parts) 
     await missing(parts, "ReferenceRolledBack")
 
 
+async def test_other_content_than_another_process_used_under_this_version_is_refused(parts: Parts) -> None:
+    parts.config_map("bundle", part(7))
+    parts.policy(referenceValues=VALUES)
+    await in_force(parts, 7)
+    used = used_of(parts.now.material.reference)
+    assert used is not None
+    parts.policy(referenceValues=VALUES, status={"referenceValues": {**used.dump(), "digest": "sha256:" + "f" * 64}})
+    await missing(parts, "already used with another content")
+
+
 async def test_series_that_is_named_again_still_knows_its_newest_version(parts: Parts) -> None:
     parts.config_map("bundle", part(7))
     parts.policy(referenceValues=VALUES)

@@ -126,6 +126,30 @@ def test_refused_bundle_forgets_no_version_and_trusts_nobody_anew() -> None:
     assert world.hsms["hsm-new"].status.identity is None
 
 
+def test_process_that_still_holds_an_older_version_does_not_lower_the_highest_one() -> None:
+    world = world_of(values(4))
+    lean(world, values(3))
+    world.settle()
+    assert status(world).reference_values.version == 4, "else whoever starts next takes version 3 again"
+    lean(world, values(5))
+    world.settle()
+    assert status(world).reference_values.version == 5
+
+
+def test_other_content_under_a_used_version_does_not_replace_the_one_that_was_used() -> None:
+    world = world_of(values(4))
+    lean(world, values(4, digest="sha256:" + "f" * 64))
+    world.settle()
+    assert status(world).reference_values.digest == f"sha256:{4:064x}"
+
+
+def test_another_series_begins_its_own_count() -> None:
+    world = world_of(values(4))
+    lean(world, values(1, name="another"))
+    world.settle()
+    assert (status(world).reference_values.name, status(world).reference_values.version) == ("another", 1)
+
+
 def test_claim_under_a_policy_whose_material_is_refused_does_not_bind() -> None:
     world = stage("hsm-a")
     put_policy(world, "strict", tpm=policy_spec()["tpm"], referenceValues=SOURCE, material=REFUSED)
