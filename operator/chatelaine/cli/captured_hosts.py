@@ -9,7 +9,7 @@ from typing import Final
 
 from chatelaine.appraisal.capture import Capture
 from chatelaine.cli.live_hosts import Asked, LiveHosts, NotThisHost, Standing, Wanted, live_hosts
-from chatelaine.cli.live_verdicts import accounted_in, verdict_of
+from chatelaine.cli.live_verdicts import accounted_in, verdict_of, was_refuted
 from chatelaine.cli.policy_ends import CANNOT_TELL, REFUSED, Reach, ended, say
 from chatelaine.cli.policy_material import unsigned
 from chatelaine.evidence.bundle import VerifiedEvidence
@@ -69,6 +69,15 @@ class CapturedHosts:
     def standings(self) -> dict[str, str]:
         """The same as one word."""
         return {name: asked.standing.value for name, asked in self.asked.items()}
+
+    def refuted(self) -> list[str]:
+        """Hosts that stand as Untrusted: what was captured from them may be what was refused."""
+        return [
+            f"{name} IS UNTRUSTED: what it shows now was refused before, or came after that, and becomes good by this"
+            " policy. Apply it only if you know what was changed on the host, and by whom"
+            for name, asked in self.asked.items()
+            if was_refuted(asked.hsm)
+        ]
 
     def refused_by(self, name: str, made: Capture) -> list[str]:
         """Hosts that would not hold under what was captured from them, and why: a rule of the base refuses them."""

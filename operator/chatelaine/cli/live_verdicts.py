@@ -22,7 +22,7 @@ from chatelaine.model.identifiers import key_label, parse_key_label
 from chatelaine.model.material import PolicyMaterial
 from chatelaine.model.policy import AttestationPolicy, AttestationPolicySpec
 from chatelaine.model.verdict import Appraisal
-from chatelaine.reconcile.judged import stamp_of
+from chatelaine.reconcile.judged import is_sticky, stamp_of
 
 _BUNDLE_FILE = "bundle"
 
@@ -133,9 +133,18 @@ async def material_of(
 
 
 def caution_of(asked: Asked) -> str:
-    """What must be said of whose evidence it is; empty where it is the enrolled host's."""
-    return {
+    """What must be said of a host besides what it shows now: whose evidence this is, and that it was refuted before.
+    Empty where it is the enrolled host's, and nothing was refuted.
+    """
+    whose = {
         Standing.ENROLLED: "",
         Standing.APPROVED: "not enrolled yet; judged as the identity that spec.identity approves",
         Standing.UNAPPROVED: "nobody has approved this host: who shows this evidence is not proven",
     }[asked.standing]
+    stays = "it was refuted, and stays Untrusted under any policy until somebody re-admits it"
+    return "; ".join(filter(None, (whose, stays if was_refuted(asked.hsm) else "")))
+
+
+def was_refuted(hsm: Hsm) -> bool:
+    """Does the host stand as Untrusted, whatever it shows now?"""
+    return is_sticky(hsm.status.attestation)

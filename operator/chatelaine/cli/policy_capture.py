@@ -107,7 +107,7 @@ def _unnamed(made: Capture) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """All that comes out. `cautions`: hosts that would not hold under it."""
+    """All that comes out. `cautions`: what a person must look at before it is applied, a sentence each."""
 
     title: str
     capture: Capture
@@ -127,7 +127,8 @@ class _Made:
         try:
             if payload is not None:
                 read_payload(payload)
-            return cls(title, made, hosts, payload, (*_unnamed(made), *hosts.refused_by(title, made)))
+            cautions = (*hosts.refuted(), *_unnamed(made), *hosts.refused_by(title, made))
+            return cls(title, made, hosts, payload, cautions)
         except ReferenceValuesError as error:
             raise ended(f"what was captured is no bundle: {error}", REFUSED) from error
 

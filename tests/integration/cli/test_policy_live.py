@@ -97,6 +97,22 @@ async def test_host_that_nobody_approved_is_captured_and_said_not_to_be_proven(c
         assert (await bench.capture(host.name, "--json")).json()["hosts"] == {host.name: "Unapproved"}
 
 
+async def test_refuted_host_is_said_to_be_untrusted_where_it_is_captured_or_looked_at(cluster: OperatorCluster) -> None:
+    async with operating(cluster) as bench:
+        cluster.policy()
+        host = await cluster.ready()
+        host.tamper(4)
+        await cluster.hsm_is(host, "Attested", "False", "EvidenceRefuted")
+        done = await bench.capture(host.name)
+        assert done.status == 0, done.err
+        assert f"{host.name} IS UNTRUSTED" in done.err
+        assert f"# CAUTION: {host.name} IS UNTRUSTED" in done.out
+        (caution,) = (await bench.capture(host.name, "--json")).json()["cautions"]
+        assert f"{host.name} IS UNTRUSTED" in caution
+        looked = await bench.live(yaml.safe_load(done.out), "--json")
+        assert "until somebody re-admits it" in looked.json()["hosts"][0]["caution"]
+
+
 async def test_approved_host_is_captured_before_there_is_any_policy(cluster: OperatorCluster) -> None:
     async with operating(cluster) as bench:
         host = await cluster.host()
