@@ -17,7 +17,7 @@ from chatelaine.appraisal.replay import Part, host_case, judged_by
 from chatelaine.appraisal.stored import StoredRound, spec_of
 from chatelaine.evidence.errors import EvidenceError, EvidencePartMissing
 from chatelaine.model.material import ReferenceValues
-from chatelaine.model.policy import AttestationPolicy, AttestationPolicySpec
+from chatelaine.model.policy import AttestationPolicy, AttestationPolicySpec, InventoryRule, StatementLevel
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Finding, Outcome, PolicyStamp, all_of
 
@@ -73,12 +73,13 @@ def try_quote(case: QuoteCase, log: bytes | None, policy: AttestationPolicy) -> 
     bank = policy.spec.tpm.pcrs.bank
     values = next((found for name, found in case.pcrs.items() if name.lower() == bank.value.lower()), {})
     fitted = _fit(policy.spec, _Seen(bank, frozenset(values), log=log is not None, ima=False))
-    spec = _with_reference(fitted.spec, policy.material.reference)
+    spec = _with_reference(fitted.spec, policy.material.reference).model_copy(update={"hsm": None})
     report = judge_quote(replace(case, policy=spec if spec.tpm.pcrs.values else None, bank=bank.value))
     findings = [finding for finding in report.findings.children if finding.check != NOT_JUDGED.check]
     if log is not None and spec.tpm.event_log is not None:
         findings.append(judge_event_log(LogCase(log, {bank.value.lower(): values}, spec)).findings)
-    return Report(all_of(CHECK, [NOT_JUDGED, *_missing(policy), *fitted.gaps, *findings]), report.facts)
+    gaps = (*_missing(policy), *fitted.gaps, *_beyond_quotes(policy.spec))
+    return Report(all_of(CHECK, [NOT_JUDGED, *gaps, *findings]), report.facts)
 
 
 # --- what evidence can be judged by -----------------------------------------------------------------------------
@@ -134,6 +135,21 @@ def _reduced(spec: AttestationPolicySpec, pcrs: frozenset[int], *, log: bool, im
 
 def _gap(check: str, detail: str) -> Finding:
     return Finding(check, Outcome.CANNOT_TELL, "NotInEvidence", detail)
+
+
+def _beyond_quotes(spec: AttestationPolicySpec) -> Iterator[Finding]:
+    """Rules about the token, and about who made the TPM. That a token says nothing but what its host asserts is no rule
+    that a quote could fail.
+    """
+    hsm, needs = spec.hsm, "a round of `evidence export` shows it, a bare quote does not"
+    if hsm is not None and hsm.statement is StatementLevel.VENDOR_ATTESTED:
+        yield _gap("hsm statement", f"the policy asks for a statement that a vendor attests: {needs}")
+    if hsm is not None and hsm.firmware:
+        yield _gap("firmware", f"the policy judges the token's model and firmware: {needs}")
+    if hsm is not None and hsm.inventory is InventoryRule.ACCOUNTED:
+        yield _gap("inventory", f"the policy judges which keys are in the token: {needs}")
+    if spec.tpm.endorsement is not None:
+        yield _gap("endorsement", f"the policy judges whose TPM it is: {needs}")
 
 
 def _missing(policy: AttestationPolicy) -> Iterator[Finding]:
