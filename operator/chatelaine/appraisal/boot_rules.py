@@ -23,12 +23,14 @@ from chatelaine.evidence.tpm_algorithms import BANKS
 from chatelaine.evidence.uefi_command_line import COMMAND_LINE_PCRS, CommandLine
 from chatelaine.evidence.uefi_secure_boot import SECURE_BOOT_PCR, Authority, SecureBootState
 from chatelaine.model.material import ReferenceValues
+from chatelaine.model.printable import printable
 from chatelaine.model.tpm_policy import AuthorityRules, EventLogRules, OptionRoms, SecureBoot, TpmRules
 from chatelaine.model.verdict import Finding, Outcome, all_of
 
 CHECK: Final = "event log"
 MAX_NAMED: Final = 8
 """Things of one kind that a sentence names; the rest is counted."""
+MAX_SHOWN_CHARACTERS: Final = 160
 
 
 class LogRule(Protocol):
@@ -196,7 +198,7 @@ def authority_name(authority: Authority) -> str:
 
 
 def _verified_something(authority: Authority, verdict: str) -> str:
-    return f"event {authority.number}: {authority_name(authority)} (from {authority.variable}) {verdict}"
+    return f"event {authority.number}: {authority_name(authority)} (from {_shown(authority.variable)}) {verdict}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +277,7 @@ class CommandLineRule:
         if not facts.lines:
             return _refuted(check, "CommandLineNotShown", "the log shows no kernel command line")
         refusal = _refused_line(self, facts.lines)
-        return refusal or _holds(check, "CommandLineAccepted", found=_printable(facts.lines[-1].text))
+        return refusal or _holds(check, "CommandLineAccepted", found=_shown(facts.lines[-1].text))
 
 
 @lru_cache(maxsize=CACHED_LOGS)
@@ -283,11 +285,11 @@ def _refused_line(rule: CommandLineRule, lines: tuple[CommandLine, ...]) -> Find
     """Why the first of `lines` that is refused is. Remembered: a host shows the same ones until it boots again."""
     check = "kernel command line"
     for line in lines:
-        found = _printable(line.text)
+        found = _shown(line.text)
         for pattern in rule.forbidden:
             bad = next(filter(pattern.matches, line.arguments), None)
             if bad is not None:
-                detail = f"event {line.number}: the kernel was told {_printable(bad)}, which {pattern.text} forbids"
+                detail = f"event {line.number}: the kernel was told {_shown(bad)}, which {pattern.text} forbids"
                 return _refuted(check, "ArgumentForbidden", detail, found=found)
         for pattern in rule.required:
             if not any(map(pattern.matches, line.effective_arguments)):
@@ -303,5 +305,6 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(ordered[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "") if ordered else "none"
 
 
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:160]) + ("…" if len(text) > 160 else "")
+def _shown(text: str) -> str:
+    """What a log says, for people: whoever wrote the log chose it."""
+    return printable(text, MAX_SHOWN_CHARACTERS)

@@ -25,6 +25,7 @@ from chatelaine.evidence.ima_signature import SigningKey, signing_key, verify_fi
 from chatelaine.evidence.tpm_algorithms import BANKS
 from chatelaine.evidence.tpm_quote import VerifiedQuote
 from chatelaine.model.material import FileAllowList
+from chatelaine.model.printable import printable
 from chatelaine.model.tpm_policy import ImaRules, Violations
 from chatelaine.model.verdict import Finding, Outcome, all_of
 
@@ -288,8 +289,7 @@ def _count(number: int, one: str, many: str | None = None) -> str:
 
 def shown_path(path: str) -> str:
     """A path for people, bounded and printable: paths are hostile input."""
-    text = "".join(c if c.isprintable() else "?" for c in path[: MAX_SHOWN_CHARACTERS + 1])
-    return text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "…"
+    return printable(path, MAX_SHOWN_CHARACTERS)
 
 
 @lru_cache(maxsize=1024)

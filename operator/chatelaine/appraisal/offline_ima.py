@@ -18,6 +18,7 @@ from chatelaine.evidence.ima import ImaEntry, ImaProgress, VerifiedIma, match_as
 from chatelaine.evidence.ima_ascii import is_ascii_list
 from chatelaine.evidence.tpm_algorithms import BANKS, bank_of
 from chatelaine.model.material import FileAllowList
+from chatelaine.model.printable import printable
 from chatelaine.model.tpm_policy import ImaRules
 from chatelaine.model.verdict import Finding, Outcome, all_of
 
@@ -86,7 +87,7 @@ def _facts(case: ImaCase, ima: VerifiedIma) -> dict[str, object]:
         "form": _form(case),
         "bank": ima.progress.bank.value.lower(),
         "prefix": {"entries": len(ima.entries), "bytes": matched, "bytesBehind": len(case.data) - matched},
-        "templates": dict(sorted(Counter(_printable(entry.template) for entry in ima.entries).items())),
+        "templates": dict(sorted(Counter(printable(entry.template) for entry in ima.entries).items())),
         "violations": sum(entry.violation for entry in ima.entries),
     }
 
@@ -102,7 +103,3 @@ def _unknown_files(rule: ImaRule, entries: Iterable[ImaEntry]) -> dict[str, obje
 
 def _name(offence: Offence) -> str:
     return shown_path(offence.entry.path) or f"entry {offence.entry.number}"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)

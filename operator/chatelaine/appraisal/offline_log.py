@@ -21,6 +21,7 @@ from chatelaine.evidence.tpm_algorithms import BANKS
 from chatelaine.evidence.uefi_checked import checked, checked_text, separator
 from chatelaine.evidence.uefi_signatures import Signature
 from chatelaine.model.policy import AttestationPolicySpec
+from chatelaine.model.printable import printable
 from chatelaine.model.tpm_policy import Bank, Pcrs
 from chatelaine.model.verdict import Finding, Outcome, all_of
 
@@ -203,7 +204,7 @@ def _boot_facts(shown: VerifiedBootLog) -> dict[str, object]:
         "authoritiesGap": boot.authorities_gap or None,
         "images": [f"event {image.number}, PCR {image.pcr}: {image.digest.hex()}" for image in facts.images],
         "disks": [table.disk_guid for table in facts.partition_tables],
-        "commandLines": list(dict.fromkeys(_printable(line.text) for line in facts.command_lines.lines)),
+        "commandLines": list(dict.fromkeys(printable(line.text) for line in facts.command_lines.lines)),
         "commandLinesGap": facts.command_lines.gap or None,
     }
 
@@ -239,7 +240,3 @@ def _event(event: Event, log: EventLog, tpm_id: int | None) -> dict[str, object]
 
 def _name(tpm_id: int) -> str:
     return _BANK_NAMES.get(tpm_id, alg.name_of(tpm_id))
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -10,6 +10,8 @@ import enum
 import json
 from typing import Final
 
+from chatelaine.model.printable import printable
+
 
 class Effect(enum.StrEnum):
     """What a change can do to a host or a claim: only refuse more, only let in more. `Either` promises nothing."""
@@ -184,5 +186,4 @@ def _listed(value: object) -> str:
 def shown(value: object) -> str:
     """A value for a person: one printable line of bounded length. Policies and evidence are written by others."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    cut = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
-    return "".join(c if c.isprintable() else "?" for c in cut)
+    return printable(text, SHOWN_CHARACTERS)

@@ -15,11 +15,14 @@ from chatelaine.evidence.inventory import InventoryKey
 from chatelaine.evidence.tpm_quote import VerifiedQuote
 from chatelaine.model.identifiers import key_id, service_key_label
 from chatelaine.model.policy import FirmwareRule, StatementLevel
+from chatelaine.model.printable import printable
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Finding, Outcome
 
 MAX_NAMED_KEYS: Final = 16
 """Offending keys that are named one by one; the rest is counted."""
+
+MAX_LABEL_CHARACTERS: Final = 80
 
 SERVICE_LABELS: Final = frozenset(service_key_label(purpose) for purpose in ("attestation", "token"))
 
@@ -86,6 +89,7 @@ class FirmwareTable:
         """Look the token's model and firmware up."""
         statement = evidence.statement
         model, firmware = normal_model(statement.model), statement.firmware.strip()
+        said_model, said_firmware = printable(model), printable(firmware)
         good = [version for row in self.rows if normal_model(row.model) == model for version in row.any_of]
         if not good:
             known = ", ".join(sorted(row.model for row in self.rows))
@@ -93,9 +97,9 @@ class FirmwareTable:
                 "firmware",
                 Outcome.REFUTED,
                 "ModelNotListed",
-                f"the policy has no row for model {model}; it lists {known}",
+                f"the policy has no row for model {said_model}; it lists {known}",
                 expected=known,
-                found=model,
+                found=said_model,
             )
         expected = " or ".join(good)
         if firmware not in good:
@@ -103,9 +107,9 @@ class FirmwareTable:
                 "firmware",
                 Outcome.REFUTED,
                 "FirmwareNotListed",
-                f"{model} runs firmware {firmware}; the policy lists {expected}",
+                f"{said_model} runs firmware {said_firmware}; the policy lists {expected}",
                 expected=expected,
-                found=firmware,
+                found=said_firmware,
             )
         return Finding("firmware", Outcome.HOLDS, "FirmwareListed", expected=expected, found=firmware)
 
@@ -191,7 +195,7 @@ class InventoryRule:
             return "KeyForeign", f"{name} was not made inside the token, or was extractable once"
         usual = USAGES_OF_OURS.get(key.object_class)
         if usual is None or not usual.issuperset(key.usages):
-            shown = ", ".join(map(_printable, key.usages)) or "nothing"
+            shown = ", ".join(printable(usage, MAX_LABEL_CHARACTERS) for usage in key.usages) or "nothing"
             return "KeyMisused", f"{name} is not as we make keys: it may do {shown}"
         return "", ""
 
@@ -203,11 +207,7 @@ class InventoryRule:
 
 def _shown(key: InventoryKey) -> str:
     """Label and id, bounded and printable: labels are hostile input."""
-    return f"'{_printable(key.label)}' (id {key.id[:32].hex() or 'none'})"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:80])
+    return f"'{printable(key.label, MAX_LABEL_CHARACTERS)}' (id {key.id[:32].hex() or 'none'})"
 
 
 def compared_by(rules: Sequence[Rule], evidence: VerifiedEvidence) -> tuple[str, ...]:
@@ -218,7 +218,7 @@ def compared_by(rules: Sequence[Rule], evidence: VerifiedEvidence) -> tuple[str,
         if isinstance(rule, PcrRule):
             pcrs.setdefault(rule.bank.value, []).append(rule.index)
         elif isinstance(rule, FirmwareTable):
-            others.add(f"firmware of {normal_model(evidence.statement.model)[:64]}")
+            others.add(f"firmware of {printable(normal_model(evidence.statement.model), MAX_LABEL_CHARACTERS)}")
         elif isinstance(rule, InventoryRule):
             others.add("inventory")
         elif isinstance(rule, StatementRule):

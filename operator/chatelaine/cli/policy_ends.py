@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from chatelaine.cli.exits import FAILED, VERDICTS
+from chatelaine.model.printable import printable
 from chatelaine.model.verdict import Verdict
 
 REFUSED: Final = FAILED
@@ -47,7 +48,7 @@ class Reach:
 
 def say(message: str) -> None:
     """One line on standard error; what cannot be printed is replaced."""
-    typer.echo("".join(c if c.isprintable() else "?" for c in message), err=True)
+    typer.echo(printable(message), err=True)
 
 
 def ended(message: str, status: int) -> typer.Exit:

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import yaml
 
+from chatelaine.model.printable import printable
+
 Path = tuple[str | int, ...]
 Comments = Mapping[Path, tuple[str, ...]]
 
@@ -79,6 +81,5 @@ def _scalar(value: object) -> str:
 
 def _comment(lines: tuple[str, ...], indent: str) -> Iterator[str]:
     for line in lines:
-        printable = "".join(c if c.isprintable() else "?" for c in line)
-        for number, part in enumerate(textwrap.wrap(printable, WIDTH_CHARACTERS - len(indent)) or [""]):
+        for number, part in enumerate(textwrap.wrap(printable(line), WIDTH_CHARACTERS - len(indent)) or [""]):
             yield f"{indent}#{'  ' if number else ' '}{part}".rstrip()

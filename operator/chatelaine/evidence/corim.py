@@ -27,6 +27,7 @@ from chatelaine.evidence.dsse import VerifyingKey
 from chatelaine.evidence.errors import CorimRefused
 from chatelaine.evidence.reference_values import PcrValues
 from chatelaine.evidence.tpm_types import MAX_PCRS
+from chatelaine.model.printable import printable
 from chatelaine.model.tpm_policy import Bank
 
 COMID_TAG: Final = 506
@@ -109,7 +110,7 @@ class _Reading:
 
     def leave_out(self, what: str) -> None:
         if len(self.left_out) < MAX_LEFT_OUT:
-            self.left_out[_shown(what)] = None
+            self.left_out[printable(what, _MAX_SHOWN_CHARACTERS)] = None
 
     def pcrs(self) -> PcrValues:
         banks: dict[Bank, dict[int, tuple[str, ...]]] = {}
@@ -130,7 +131,8 @@ class _Reading:
             for measurement in _list(measurements, "measurements"):
                 self.measurement(_map(measurement, "a measurement"))
             if sum(map(len, self.values.values())) > before:
-                self.environments[_shown(_environment(_map(environment, "an environment")))] = None
+                named = _environment(_map(environment, "an environment"))
+                self.environments[printable(named, _MAX_SHOWN_CHARACTERS)] = None
 
     def measurement(self, measurement: Mapping[Any, Any]) -> None:
         key = measurement.get(_MKEY)
@@ -192,11 +194,6 @@ def _environment(environment: Mapping[Any, Any]) -> str:
 
 def _element(key: object) -> str:
     return "without a key" if key is None else f"{key.value!r}" if isinstance(key, CBORTag) else f"{key!r}"
-
-
-def _shown(text: str) -> str:
-    printable = "".join(c if c.isprintable() else "?" for c in text[: _MAX_SHOWN_CHARACTERS + 1])
-    return printable if len(printable) <= _MAX_SHOWN_CHARACTERS else printable[:_MAX_SHOWN_CHARACTERS] + "…"
 
 
 def _map(value: object, what: str) -> Mapping[Any, Any]:

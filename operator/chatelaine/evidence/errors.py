@@ -72,6 +72,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from chatelaine.model.printable import printable
+
 
 class EvidenceError(Exception):
     """Evidence was refused.
@@ -368,5 +370,4 @@ def _shown(value: object) -> str | None:
     if isinstance(value, (bytes, bytearray, memoryview)):
         raw = bytes(value)
         return raw[:SHOWN_BYTES].hex() + ("…" if len(raw) > SHOWN_BYTES else "")
-    text = "".join(c if c.isprintable() else "?" for c in str(value)[: SHOWN_CHARACTERS + 1])
-    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+    return printable(str(value), SHOWN_CHARACTERS)

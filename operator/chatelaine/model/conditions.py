@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from chatelaine.model.common import Condition
+from chatelaine.model.printable import printable
 from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Outcome
 
@@ -60,10 +61,10 @@ def set_condition(
 ) -> list[Condition]:
     """`conditions` with that one set. The transition time moves only when the status changes.
 
+    Messages quote what hosts and people wrote: what would steer a terminal is replaced.
     The order of the list is kept, so an unchanged world gives an equal list.
     """
-    if len(message) > MESSAGE_LIMIT:
-        message = message[: MESSAGE_LIMIT - 1] + "…"
+    message = printable(message, MESSAGE_LIMIT if len(message) <= MESSAGE_LIMIT else MESSAGE_LIMIT - 1)
     before = find(conditions, type_)
     since = before.last_transition_time if before is not None and before.status == status else timestamp(now)
     after = Condition(

@@ -25,6 +25,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from chatelaine.model.printable import printable
 from chatelaine.wire.errors import MessageError
 from chatelaine.wire.messages import Message, Problem, decode, encode
 
@@ -321,4 +322,4 @@ def _problem(status: int, body: bytes) -> Problem:
 
 
 def _shown(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:_MAX_SHOWN_BYTES])
+    return printable(text, _MAX_SHOWN_BYTES)

@@ -108,6 +108,14 @@ def test_model_without_a_row_refutes():
     assert reasons(judged(statement={"model": "SoftHSM v3"})) == {"ModelNotListed"}
 
 
+@pytest.mark.parametrize("field", ["model", "firmware"])
+def test_token_whose_description_would_steer_a_terminal_is_told_harmlessly(field):
+    result = judged(statement={field: "x\x1b[2J\nTrusted\u202e"})
+    refused = [leaf for leaf in result.findings.leaves() if leaf.outcome is Outcome.REFUTED]
+    assert [(leaf.detail.isprintable(), leaf.found.isprintable()) for leaf in refused] == [(True, True)]
+    assert all(text.isprintable() for text in result.compared)
+
+
 def test_model_is_compared_trimmed_and_in_lower_case():
     assert judged(statement={"model": "  SOFTHSM v2   "}).verdict is Verdict.TRUSTED
 

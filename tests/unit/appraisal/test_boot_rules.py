@@ -166,6 +166,17 @@ def test_image_that_its_own_digest_verified_is_named_by_it():
     assert reason(boot.data, authorities={"forbidden": ["sha256:" + "55" * 32]}) == "AuthorityForbidden"
 
 
+@pytest.mark.parametrize("rule", ["allowed", "forbidden"])
+def test_variable_name_that_would_steer_a_terminal_or_flood_a_status_is_told_harmlessly(rule):
+    boot = secure_boot()
+    boot.entry(OWNER.bytes_le + authority("Somebody else"), name="db\x1b[2J\nTrusted\u202e" + "x" * 480)
+    digest = OTHER_CERTIFICATE if rule == "forbidden" else LOADERS_CERTIFICATE
+    detail = found(boot.data, authorities={rule: [digest]}).children[1].detail
+    assert "db?[2J?Trusted?" in detail
+    assert detail.isprintable()
+    assert len(detail) < 320
+
+
 # --- dbx ------------------------------------------------------------------------------------------------------
 
 

@@ -189,7 +189,7 @@ def test_offending_keys_beyond_those_named_are_counted(foreign: int, suffix: str
 def test_a_label_is_shown_up_to_its_bound_and_in_print() -> None:
     label = "x\n" + "y" * 100
     (child,) = judged_keys(token_key(label, id=b"")).children
-    assert child.found == f"'x?{'y' * 78}' (id none)"
+    assert child.found == f"'x?{'y' * 78}…' (id none)"
 
 
 def test_offending_keys_can_be_asked_for_without_accounts() -> None:
@@ -202,7 +202,7 @@ def test_offending_keys_can_be_asked_for_without_accounts() -> None:
 
 def test_what_was_compared_is_listed_once_and_in_order() -> None:
     host = PaperHost()
-    evidence = host.judged(host.answer(statement={"model": "  " + "M" * 70}))
+    evidence = host.judged(host.answer(statement={"model": "  " + "M" * 90}))
     rules = [
         StatementRule(StatementLevel.HOST_ASSERTED),
         PcrRule(Bank.SHA384, 4, (OTHER,)),
@@ -215,7 +215,7 @@ def test_what_was_compared_is_listed_once_and_in_order() -> None:
     assert compared_by(rules, evidence) == (
         "pcr Sha256:0,7",
         "pcr Sha384:4",
-        f"firmware of {'m' * 64}",
+        f"firmware of {'m' * 80}…",
         "inventory",
         "statement",
     )

@@ -16,6 +16,7 @@ from chatelaine.model.conditions import (
     status_of,
     timestamp,
 )
+from chatelaine.model.printable import printable
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome
 
@@ -84,7 +85,7 @@ def test_one_condition_is_set_and_the_others_stay_in_place(changes: list[Change]
     found = find(result, change[0])
     assert found is not None
     assert (found.status, found.reason, found.message, found.observed_generation) == (
-        change[1], change[2].value, change[3], change[4],
+        change[1], change[2].value, printable(change[3]), change[4],
     )  # fmt: skip
 
 
@@ -121,3 +122,9 @@ def test_each_outcome_has_its_status() -> None:
         Outcome.REFUTED: "False",
         Outcome.CANNOT_TELL: "Unknown",
     }
+
+
+def test_message_that_would_steer_a_terminal_is_told_harmlessly() -> None:
+    said = "the host calls it \x1b[2J\nTrusted\u202e"
+    (condition,) = set_condition([], "Attested", "False", Reason.EVIDENCE_REFUTED, said, generation=1, now=0)
+    assert condition.message == "the host calls it ?[2J?Trusted?"
