@@ -51,12 +51,15 @@ class ApiProxy:
     key: Path
     rules: list[Rule] = field(default_factory=list)
     delay_seconds: float = 0.0
+    withheld: str = ""
+    """Requests whose path ends in this wait until `give_out`."""
     seen: Counter[str] = field(default_factory=Counter)
     """Requests by `VERB resource`."""
     faults: Counter[int] = field(default_factory=Counter)
     delayed: Counter[str] = field(default_factory=Counter)
     """Requests that were held up, by `VERB resource`."""
     _streams: set[asyncio.Task[object]] = field(default_factory=set)
+    _given_out: asyncio.Event = field(default_factory=asyncio.Event)
     _session: aiohttp.ClientSession | None = None
     _runner: web.AppRunner | None = None
     port: int = 0
@@ -107,6 +110,11 @@ class ApiProxy:
             task.cancel()
         return len(streams)
 
+    def give_out(self) -> None:
+        """Let through what waits, and all that comes."""
+        self.withheld = ""
+        self._given_out.set()
+
     def fail(
         self,
         status: int,
@@ -138,6 +146,8 @@ class ApiProxy:
             if fault is not None:
                 self.faults[fault.status] += 1
                 return _refusal(request, fault)
+        if self.withheld and request.path.endswith(self.withheld):
+            await self._given_out.wait()
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds)
             self.delayed[asked] += 1

@@ -121,6 +121,7 @@ class Snapshots:
             network_policies=self._policies_of_gateway(hsm),
             gateway_shared=self._shared(hsm),
             readmission_asked_at=memory.readmission_asked_at(hsm, self._wall()) if memory is not None else self._wall(),
+            claims_read=self._world.claims.complete.is_set(),
         )
 
     def view(self, name: str) -> HsmView | None:

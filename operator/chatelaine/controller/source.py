@@ -13,6 +13,7 @@ from chatelaine.controller.policies import PolicyBook
 from chatelaine.controller.snapshots import Snapshots
 from chatelaine.controller.view import claim_view, standing_view
 from chatelaine.controller.world import World
+from chatelaine.model.reasons import Reason
 from chatelaine.model.verdict import Verdict
 from chatelaine.reconcile.claim_snapshot import HsmView
 from chatelaine.reconcile.hsm import was_serving
@@ -49,6 +50,9 @@ class Views:
         if view is None:
             return None
         shown = standing_view(view.standing, self._wall())
+        if view.standing.reason is Reason.POLICY_NOT_FOUND and not self._world.policies.complete.is_set():
+            # It may be there: nobody is cut for what has not been read yet, and the gateway has its deadline.
+            return None
         if shown.verdict != Verdict.TRUSTED:
             return shown
         if not self._ready():

@@ -53,6 +53,14 @@ def accounted_labels(snapshot: HsmSnapshot) -> frozenset[str]:
     return frozenset(labels)
 
 
+def unread_labels(snapshot: HsmSnapshot) -> frozenset[str]:
+    """Labels in the token that may be keys of claims which this process has not read yet."""
+    if snapshot.claims_read:
+        return frozenset()
+    found = {label for label in snapshot.token_labels or () if parse_key_label(label) is not None}
+    return frozenset(found) - accounted_labels(snapshot)
+
+
 def went_back(before: AttestationStatus, evidence: VerifiedEvidence) -> bool:
     """Did a counter of the TPM fall since the last accepted round?"""
     quoted = Epoch(evidence.quote.reset_count, evidence.quote.restart_count)
@@ -60,13 +68,17 @@ def went_back(before: AttestationStatus, evidence: VerifiedEvidence) -> bool:
 
 
 def appraised(
-    snapshot: HsmSnapshot, policy: AttestationPolicy, round_: EvidenceRound, enrolment: Enrolment, *, generation: int
-) -> Standing:
-    """Appraisal of one round, with the endorsement rules judged again: a policy may have dropped this TPM."""
+    snapshot: HsmSnapshot, policy: AttestationPolicy, round_: EvidenceRound, enrolment: Enrolment, *, generation: int,
+    also: frozenset[str] = frozenset(),
+) -> Standing:  # fmt: skip
+    """Appraisal of one round, with the endorsement rules judged again: a policy may have dropped this TPM.
+
+    `also`: labels that are accounted for besides those that are known to be.
+    """
     stamp = stamp_of(policy)
     before, identity = snapshot.hsm.status.attestation, enrolment.identity
     evidence = round_.evidence
-    accounted = accounted_labels(snapshot) | round_.accounted
+    accounted = accounted_labels(snapshot) | round_.accounted | also
     case = HostCase(
         subject=snapshot.hsm.metadata.uid, stamp=stamp, policy=policy,
         ek_digest=identity.ek_digest if identity else "",

@@ -212,7 +212,8 @@ class HsmSnapshot:
     in the status may be stamped up to 300 s ago; nothing is cut for that before one `maxAgeSeconds` of watching.
     `token_labels`: labels of the keys in the token, None while unknown.
     `claims`: every claim in `status.allocations`, every claim with key versions here, and every claim whose uid
-    stands in a label of `token_labels`; made after the first complete list of claims.
+    stands in a label of `token_labels`.
+    `claims_read`: all claims are known. Until then a key that no known claim has may be one of theirs.
     `network_policies`: (namespace, name) -> what stands there, for those that belong to this Hsm.
     `gateway_shared`: another Hsm names the same gateway pods.
     `readmission_asked_at`: when the readmit annotation's present value was first seen. What a host showed before a
@@ -230,6 +231,7 @@ class HsmSnapshot:
     network_policies: Mapping[tuple[str, str], ObservedPolicy] = field(default_factory=dict)
     gateway_shared: bool = False
     readmission_asked_at: float = 0.0
+    claims_read: bool = True
 
 
 # --- policies -------------------------------------------------------------------------------------------------

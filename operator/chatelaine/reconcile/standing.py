@@ -41,7 +41,7 @@ from chatelaine.reconcile.judged import (
     stamp_of,
 )
 from chatelaine.reconcile.policy import faults
-from chatelaine.reconcile.rounds import accounted_labels, appraised, audited, refuted, went_back
+from chatelaine.reconcile.rounds import accounted_labels, appraised, audited, refuted, unread_labels, went_back
 from chatelaine.reconcile.snapshot import (
     AuthenticatedRefusal,
     EvidenceRound,
@@ -258,6 +258,12 @@ def _judge_round(snapshot: HsmSnapshot, policy: AttestationPolicy, enrolment: En
             return replace(late, ask_evidence=True)
     generation = before.epoch.generation if before is not None else 1
     judged = appraised(snapshot, policy, round_, enrolment, generation=generation)
+    unread = unread_labels(snapshot)
+    if unread and judged.verdict is Verdict.UNTRUSTED:
+        excused = appraised(snapshot, policy, round_, enrolment, generation=generation, also=unread)
+        if excused.verdict is not Verdict.UNTRUSTED:
+            message = "Not all claims have been read yet: whose keys are in the token cannot be told."
+            return _lapse(snapshot, enrolment, Reason.EVIDENCE_UNDECIDED, message)
     if judged.verdict is Verdict.UNTRUSTED:
         return refuted(snapshot, judged, before)
     if judged.verdict is Verdict.UNKNOWN:

@@ -8,9 +8,9 @@ from typing import Any
 from chatelaine.model.hsm import HsmStatus
 from chatelaine.model.identifiers import ANNOTATION_PAUSED
 from chatelaine.model.reasons import Reason
-from chatelaine.model.verdict import Outcome
+from chatelaine.model.verdict import Outcome, Verdict
 from chatelaine.reconcile.plan import EmitEvent, SetHsmStatus
-from chatelaine.reconcile.snapshot import Reach
+from chatelaine.reconcile.snapshot import HostObservation, Reach
 from chatelaine.reconcile.standing import judge
 from support.world_hosts import BAD_PCR, GOOD_PCR
 from support.world_objects import (
@@ -25,6 +25,12 @@ from support.world_objects import (
     stage,
     verdict,
 )
+
+
+def without_accounts(host: HostObservation | None) -> HostObservation:
+    """As a process observes it that knew of no key when it asked."""
+    assert host is not None and host.last_round is not None
+    return replace(host, last_round=replace(host.last_round, accounted=frozenset()), admission=None)
 
 
 class TestTime:
@@ -61,6 +67,39 @@ class TestTime:
         world.pass_time(31)
         world.settle()
         assert verdict(world) == ("Unknown", "EvidenceUndecided")
+
+    def test_keys_of_claims_that_were_not_read_yet_do_not_refute(self) -> None:
+        world = stage("hsm-a")
+        put_claim(world)
+        world.settle()
+        world.attest()
+        known = world.hsm_snapshot("hsm-a")
+        assert known.token_labels
+        unread = replace(known, claims=(), claims_read=False, host=without_accounts(known.host))
+        standing = judge(unread)
+        assert (standing.verdict, standing.serves, standing.fresh) == (Verdict.TRUSTED, True, False)
+        assert standing.valid_until is not None
+        late = judge(replace(unread, now=standing.valid_until))
+        assert (late.verdict, late.reason) == (Verdict.UNKNOWN, Reason.EVIDENCE_UNDECIDED)
+        assert judge(replace(unread, claims_read=True)).verdict is Verdict.UNTRUSTED
+
+    def test_what_needs_no_claim_to_be_known_refutes_at_once(self) -> None:
+        world = stage("hsm-a")
+        put_claim(world)
+        world.settle()
+        world.hosts["hsm-a"].pcrs[7] = BAD_PCR
+        world.attest()
+        known = world.hsm_snapshot("hsm-a")
+        unread = replace(known, claims=(), claims_read=False, host=without_accounts(known.host))
+        assert judge(unread).verdict is Verdict.UNTRUSTED
+
+    def test_strange_key_that_no_claim_can_own_refutes_at_once(self) -> None:
+        world = stage("hsm-a")
+        world.settle()
+        world.hosts["hsm-a"].labels.add("mine")
+        world.attest()
+        known = world.hsm_snapshot("hsm-a")
+        assert judge(replace(known, claims=(), claims_read=False)).verdict is Verdict.UNTRUSTED
 
     def test_a_restarted_operator_cuts_nothing_while_the_host_may_still_answer(self) -> None:
         world = stage("hsm-a")
