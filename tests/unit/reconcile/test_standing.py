@@ -29,7 +29,8 @@ from support.world_objects import (
 
 def without_accounts(host: HostObservation | None) -> HostObservation:
     """As a process observes it that knew of no key when it asked."""
-    assert host is not None and host.last_round is not None
+    assert host is not None
+    assert host.last_round is not None
     return replace(host, last_round=replace(host.last_round, accounted=frozenset()), admission=None)
 
 
