@@ -8,6 +8,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Final
+
+_EITHER: Final = "\ue000"
+"""Stands for `-` and `_` in the name of an argument. No argument holds it: their characters are bytes."""
+_LIKE: Final = {"?": ".", "-": f"[{_EITHER}-]", "_": f"[{_EITHER}_]"}
+"""A star of a glob may reach over the `=`, so what follows it may be name or value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +26,7 @@ class ArgumentPattern:
 
     def __post_init__(self) -> None:
         """Cut at the stars."""
-        pieces = _normal(self.text).split("*")
+        pieces = self.text.split("*")
         object.__setattr__(self, "_pieces", tuple(map(_compiled, pieces)))
         object.__setattr__(self, "_last_characters", len(pieces[-1]))
 
@@ -51,8 +57,8 @@ def argument_pattern(text: str) -> ArgumentPattern:
 
 def _normal(text: str) -> str:
     name, equals, value = text.partition("=")
-    return name.replace("-", "_") + equals + value
+    return name.replace("-", _EITHER).replace("_", _EITHER) + equals + value
 
 
 def _compiled(piece: str) -> re.Pattern[str]:
-    return re.compile("".join("." if character == "?" else re.escape(character) for character in piece), re.DOTALL)
+    return re.compile("".join(_LIKE.get(character) or re.escape(character) for character in piece), re.DOTALL)

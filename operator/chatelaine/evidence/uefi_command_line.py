@@ -5,8 +5,13 @@ hash the latter into PCR 12 (older ones into PCR 8) as UTF-16. The label that GR
 `kernel_cmdline: `) is not hashed: a host could call the real command line a command, and a harmless command the
 command line. So the measured text alone decides: what GRUB tells a kernel starts with the file that it loads, whose
 name holds `/`, `(` or `+` (a path, a device, a list of blocks); the name of a GRUB command never does. Commands that
-load parts of a hypervisor count as well: GRUB leaves out the file when it measures what it tells these. Whoever makes
+load parts of a hypervisor count as well: GRUB leaves out the file when it measures what it tells these. So does
+`chainloader`, which hands its arguments to any EFI program, a kernel among them, and of which GRUB measures the command
+alone; and `linux` where the name of its file could be that of a command, as it may be over a network. Whoever makes
 GRUB run what looks like a command line adds one, and takes none away.
+
+A boot loader that measures nothing here, or measures elsewhere, shows no command line; software can then append one
+after the boot. So what is shown is what was *told* only if the images that were started are known (PCR 4).
 """
 
 from __future__ import annotations
@@ -27,10 +32,19 @@ MAX_COMMAND_LINES_BYTES: Final = 32 * 1024
 """Of all command lines of a log together; a kernel takes some two thousand. Every argument is matched with every glob
 of a policy, so a hostile host must not send a million."""
 
+MAX_OBEYED_BYTES: Final = 2048 - 1 - len("BOOT_IMAGE=")
+"""The kernel's buffer on x86 and arm64 (COMMAND_LINE_SIZE), its NUL, and what GRUB puts in front and does not measure.
+systemd's stub and newer versions of GRUB measure more than the kernel takes."""
+
 _FILE_CHARACTERS: Final = frozenset("/(+")
 _LOADERS: Final = frozenset(
-    ("multiboot", "multiboot2", "module", "module2", "xen_hypervisor", "xen_linux", "xen_module")
+    ("chainloader", "multiboot", "multiboot2", "module", "module2", "xen_hypervisor", "xen_linux", "xen_module")
 )
+_KERNEL_LOADERS: Final = frozenset(("linux", "linux16", "linuxefi", "legacy_kernel"))
+"""GRUB measures what these tell the kernel, with the file in front, besides the command."""
+
+_MODIFIERS: Final = re.compile(r"[ \t\n\v\f\r\xa0]*+(?:(?:!|time)[ \t\n\v\f\r\xa0]++)*+")
+"""What GRUB runs another command by. It never goes back either."""
 _ARGUMENT: Final = re.compile(r'(?:[^ \t\n\v\f\r\xa0"]++|"[^"]*+(?:"|\Z))++')
 """Up to what the kernel's `isspace` holds to be blank, outside of quotes. It never goes back, however long the text."""
 
@@ -44,7 +58,8 @@ class CommandLine:
         pcr: index of the PCR.
         text: each character is one byte of what the kernel gets.
         arguments: all of them, as the kernel takes them apart: quotes join, and are not part of one (lib/cmdline.c).
-        effective_arguments: those that the kernel and the system obey: up to `--`, a NUL or the end of the first line.
+        effective_arguments: those that the kernel and the system obey: up to `--`, a NUL, the end of
+            the first line or of the kernel's buffer.
     """
 
     number: int
@@ -56,7 +71,9 @@ class CommandLine:
     def __post_init__(self) -> None:
         """Take it apart once: rules look at it in every round."""
         line = self.text.split("\x00", maxsplit=1)[0].split("\n", maxsplit=1)[0]
-        obeyed = _split(line)
+        obeyed = _split(line[:MAX_OBEYED_BYTES])
+        if len(line) > MAX_OBEYED_BYTES:
+            obeyed = obeyed[:-1]  # it may have been cut
         object.__setattr__(self, "arguments", _split(self.text))
         object.__setattr__(self, "effective_arguments", obeyed[: obeyed.index("--")] if "--" in obeyed else obeyed)
 
@@ -100,11 +117,20 @@ def _command_line(content: bytes, pcr: int) -> str | None:
     text = content.removesuffix(b"\x00").decode("latin-1")  # old versions of GRUB hash the NUL, too
     if pcr == STUB_PCR:
         return text
-    first = _ARGUMENT.search(text)
-    command = _unquoted(first.group()) if first else ""
+    modifiers = _MODIFIERS.match(text)
+    command, rest = _first(text, modifiers.end() if modifiers else 0)
     if command in _LOADERS:
-        return text.lstrip().removeprefix(command).lstrip()
+        return rest
+    if command in _KERNEL_LOADERS:
+        file, _ = _first(rest)
+        return rest if file and not _FILE_CHARACTERS.intersection(file) else None
     return text if _FILE_CHARACTERS.intersection(command) else None
+
+
+def _first(text: str, start: int = 0) -> tuple[str, str]:
+    """The first argument from `start` on, and what follows it."""
+    found = _ARGUMENT.search(text, start)
+    return (_unquoted(found.group()), text[found.end() :].lstrip()) if found else ("", "")
 
 
 def _split(text: str) -> tuple[str, ...]:

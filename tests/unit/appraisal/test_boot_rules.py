@@ -273,6 +273,26 @@ def test_forbidden_argument_is_refused_however_it_is_written(argument):
     assert reason(log, kernelCommandLine={"forbidden": ["init=*"]}) == "ArgumentForbidden"
 
 
+def test_value_that_a_star_reaches_is_compared_as_it_is():
+    """`-` and `_` are one in names only: a forbidden value was missed where no `=` in the glob parted the two."""
+    log = lab_log(command_line="/vmlinuz dm=no-verify")
+    assert reason(log, kernelCommandLine={"forbidden": ["*no-verify*"]}) == "ArgumentForbidden"
+
+
+@pytest.mark.parametrize("command", ["chainloader /vmlinuz", "linux vmlinuz", "! chainloader (hd0,gpt1)/vmlinuz"])
+def test_good_command_line_appended_after_the_boot_does_not_hide_what_grub_told_the_kernel(command):
+    boot = PaperBoot()
+    for text in (f"{command} init=/bin/sh", "/vmlinuz lockdown=integrity"):
+        boot.measure(8, tcg.EV_IPL, f"grub_cmd: {text}\0".encode(), text.encode())
+    assert reason(boot.data, kernelCommandLine={"forbidden": ["init=*"]}) == "ArgumentForbidden"
+    assert reason(boot.data, kernelCommandLine={"required": ["lockdown=*"]}) == "ArgumentMissing"
+
+
+def test_required_argument_that_the_kernel_cuts_off_is_missing():
+    log = lab_log(command_line=f"/vmlinuz {'a=b ' * 600}lockdown=integrity")
+    assert reason(log, kernelCommandLine={"required": ["lockdown=*"]}) == "ArgumentMissing"
+
+
 def test_command_line_called_a_command_is_judged():
     boot = PaperBoot()
     good, bad = b"/vmlinuz lockdown=integrity", b"/vmlinuz lockdown=integrity init=/bin/sh"
@@ -313,6 +333,10 @@ def test_command_line_that_is_not_shown_is_refused():
         ("module.sig_enforce=1", "module.sig-enforce=1", True),
         ("module.sig-enforce=1", "module.sig_enforce=1", True),
         ("root=a_b", "root=a-b", False),
+        ("*no-verify*", "x=no-verify", True),
+        ("*no-verify*", "x=no_verify", False),
+        ("*no-verify*", "no_verify=x", True),
+        ("root=a-b", "ro-ot=a-b", False),
     ],
 )
 def test_globs_over_arguments(glob, argument, fits):

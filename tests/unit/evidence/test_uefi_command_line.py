@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tools.lab import event_log_writer as tcg
 
-from chatelaine.evidence.uefi_command_line import MAX_COMMAND_LINES_BYTES, CommandLine, CommandLines
+from chatelaine.evidence.uefi_command_line import (
+    MAX_COMMAND_LINES_BYTES,
+    MAX_OBEYED_BYTES,
+    CommandLine,
+    CommandLines,
+)
 from support.paper_boot import PaperBoot, facts, lab_log
 
 
@@ -62,10 +67,31 @@ def test_command_that_loads_part_of_a_hypervisor_is_a_command_line(command):
     assert texts(measured(grub(f" {command}  /vmlinuz init=/bin/sh"))) == ["/vmlinuz init=/bin/sh"]
 
 
+@pytest.mark.parametrize("command", ["chainloader", "! chainloader", "! ! time chainloader", "time multiboot2"])
+def test_kernel_that_grub_starts_as_any_other_program_is_told_what_is_judged(command):
+    """GRUB hands over the arguments of `chainloader` and measures the command alone, also behind `!` and `time`."""
+    assert texts(measured(grub(f"{command} /vmlinuz init=/bin/sh"))) == ["/vmlinuz init=/bin/sh"]
+
+
+@pytest.mark.parametrize("command", ["linux", "linux16", "linuxefi", "legacy_kernel", "! linux"])
+def test_kernel_from_the_network_whose_name_looks_like_a_command_is_told_what_is_judged(command):
+    """Over TFTP and HTTP a file's name needs no slash."""
+    found = measured(grub(f"{command} echo init=/bin/sh"), grub("echo init=/bin/sh"))
+    assert texts(found) == ["echo init=/bin/sh"]
+
+
+def test_endless_negations_are_passed_over_once():
+    text = "! " * 400_000
+    assert texts(measured(grub(text + "chainloader /vmlinuz ro"))) == ["/vmlinuz ro"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
+        "!",
+        "linux",
+        "time",
         "set timeout=0",
         "linux /vmlinuz a b",
         "[ -f /boot/grub.cfg ]",
@@ -141,6 +167,17 @@ def test_what_nobody_obeys_is_not_effective(end):
     line = CommandLine(1, 8, f"/vmlinuz ro{end}lockdown=integrity")
     assert "lockdown=integrity" not in line.effective_arguments
     assert line.effective_arguments[1] == "ro"
+
+
+def test_what_stands_behind_the_end_of_the_kernels_buffer_is_not_effective():
+    """The kernel keeps 2047 bytes with `BOOT_IMAGE=` in front; what follows is measured, and nobody obeys it."""
+    fits = "/vmlinuz " + "a" * (MAX_OBEYED_BYTES - 20) + " lockdown=1"
+    assert len(fits) == MAX_OBEYED_BYTES
+    assert CommandLine(1, 8, fits).effective_arguments[-1] == "lockdown=1"
+    for cut in (fits.replace("lockdown=1", " lockdown=1"), fits + "2", f"{fits} init=/bin/sh"):
+        line = CommandLine(1, 8, cut)
+        assert not [argument for argument in line.effective_arguments if argument.startswith("lock")]
+        assert any(argument.startswith("lockdown=1") for argument in line.arguments)
 
 
 def test_blank_of_another_alphabet_is_seen_as_the_kernel_sees_its_bytes():
