@@ -15,9 +15,10 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 from chatelaine.appraisal.argument_globs import ArgumentPattern, argument_pattern
+from chatelaine.appraisal.rules import flawed
 from chatelaine.evidence.boot_facts import IMAGE_PCR, OPTION_ROM_PCR
 from chatelaine.evidence.boot_log import CACHED_LOGS, VerifiedBootLog
-from chatelaine.evidence.bundle import LogFlaw, VerifiedEvidence
+from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.evidence.event_log import NO_ACTION
 from chatelaine.evidence.tpm_algorithms import BANKS
 from chatelaine.evidence.uefi_command_line import COMMAND_LINE_PCRS, CommandLine
@@ -114,7 +115,7 @@ class BootLogRule:
         if evidence.boot_log is not None:
             return self.judge_log(evidence.boot_log)
         if evidence.boot_log_flaw is not None:
-            return flawed(evidence.boot_log_flaw)
+            return flawed(CHECK, evidence.boot_log_flaw)
         detail = "the policy asks for the boot event log; the host answered without one"
         return Finding(CHECK, Outcome.REFUTED, "EventLogMissing", detail)
 
@@ -124,12 +125,6 @@ class BootLogRule:
         detail = f"{len(log.log.events)} events replay to the quoted PCRs ({quoted})"
         replays = Finding("replay", Outcome.HOLDS, "EventLogReplays", detail)
         return all_of(CHECK, [replays, *(rule.judge_log(log) for rule in self.rules)])
-
-
-def flawed(flaw: LogFlaw) -> Finding:
-    """A log that shows nothing. One that cannot be read, or has not the bank, does not speak against the host."""
-    outcome = Outcome.REFUTED if flaw.refutes else Outcome.CANNOT_TELL
-    return Finding(CHECK, outcome, flaw.reason, flaw.detail, expected=flaw.expected, found=flaw.found)
 
 
 def _holds(check: str, reason: str, *, found: str | None = None) -> Finding:

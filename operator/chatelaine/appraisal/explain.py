@@ -17,14 +17,13 @@ from chatelaine.appraisal.event_words import words_of
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.errors import Malformed
 from chatelaine.evidence.event_log import MAX_LOG_BYTES, Event, EventLog, parse_event_log, replay, replay_steps
+from chatelaine.evidence.ima import IMA_PCR
 from chatelaine.evidence.tpm_quote import VerifiedQuote
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Finding, Outcome
 
 MAX_SENTENCES: Final = 8
 MAX_SENTENCE_CHARACTERS: Final = 512
-IMA_PCR: Final = 10
-"""Grows with every file that is measured; the boot log says nothing about it."""
 
 NOTHING_CHANGED: Final = "What the host measures has not changed since its last trusted evidence; the policy has."
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from chatelaine.appraisal.ima_rules import ImaRule, ima_rule
-from chatelaine.evidence.bundle import LogFlaw, VerifiedEvidence
+from chatelaine.appraisal.rules import flawed
+from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.evidence.ima import ImaEntry, ImaProgress, VerifiedIma
 from chatelaine.evidence.tpm_quote import VerifiedQuote
 from chatelaine.model.policy import AttestationPolicy
@@ -145,9 +146,3 @@ def unread(rules: Mapping[str, ImaRule], before: ImaFindings, evidence: Verified
         new = flawed(CHECK, flaw) if flaw is not None else rule.judge(evidence)
         found[digest] = new if known is None else worst((known, new))
     return ImaFindings(found, before.deviates)
-
-
-def flawed(check: str, flaw: LogFlaw) -> Finding:
-    """The finding over a log that shows nothing."""
-    outcome = Outcome.REFUTED if flaw.refutes else Outcome.CANNOT_TELL
-    return Finding(check, outcome, flaw.reason, flaw.detail, expected=flaw.expected, found=flaw.found)

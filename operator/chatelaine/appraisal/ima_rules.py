@@ -38,7 +38,8 @@ MAX_FAILED_SIGNATURES: Final = 1024
 MAX_SHOWN_CHARACTERS: Final = 160
 
 STRONG_DIGESTS: Final = ("sha256:", "sha384:", "sha512:")
-BOOT_PCRS: Final = tuple(range(10))
+AGGREGATE_PCRS: Final = tuple(range(10))
+"""Over which the kernel computes the boot aggregate."""
 
 
 class Offence(NamedTuple):
@@ -245,10 +246,10 @@ def _named(offences: Sequence[Offence]) -> list[Offence]:
 
 def _aggregate(quote: VerifiedQuote | None) -> str | None:
     """The boot aggregate as kernels since 5.8 compute it, from PCRs 0 to 9; None where not all of them were quoted."""
-    if quote is None or not all(index in quote.pcrs for index in BOOT_PCRS):
+    if quote is None or not all(index in quote.pcrs for index in AGGREGATE_PCRS):
         return None
     hash_ = BANKS[quote.selection.bank]
-    digest: str = hash_.new(b"".join(quote.pcrs[index] for index in BOOT_PCRS)).hexdigest()
+    digest: str = hash_.new(b"".join(quote.pcrs[index] for index in AGGREGATE_PCRS)).hexdigest()
     return f"{hash_.name.lower()}:{digest}"
 
 

@@ -14,9 +14,10 @@ from chatelaine.appraisal.boot_rules import authority_name, boot_rules
 from chatelaine.appraisal.event_words import words_of
 from chatelaine.appraisal.offline import Report, refusal
 from chatelaine.evidence import tpm_algorithms as alg
-from chatelaine.evidence.boot_log import IMA_PCR, VerifiedBootLog, match_boot_log
+from chatelaine.evidence.boot_log import VerifiedBootLog, match_boot_log
 from chatelaine.evidence.errors import EventLogBankMissing, EvidenceError
 from chatelaine.evidence.event_log import Event, EventLog, parse_event_log, replay
+from chatelaine.evidence.ima import IMA_PCR
 from chatelaine.evidence.tpm_algorithms import BANKS
 from chatelaine.evidence.uefi_checked import checked, checked_text, separator
 from chatelaine.evidence.uefi_signatures import Signature

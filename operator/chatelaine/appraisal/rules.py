@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from chatelaine.evidence.bundle import VerifiedEvidence
+from chatelaine.evidence.bundle import LogFlaw, VerifiedEvidence
 from chatelaine.evidence.inventory import InventoryKey
 from chatelaine.evidence.tpm_quote import VerifiedQuote
 from chatelaine.model.identifiers import key_id, service_key_label
@@ -72,6 +72,12 @@ class PcrRule:
             detail = f"PCR {self.index} is {found}; expected {expected}"
             return Finding(check, Outcome.REFUTED, "PcrMismatch", detail, expected=expected, found=found)
         return Finding(check, Outcome.HOLDS, "PcrMatches", expected=expected, found=found)
+
+
+def flawed(check: str, flaw: LogFlaw) -> Finding:
+    """A log or list that shows nothing; one that cannot be read, or lacks the bank, does not speak against the host."""
+    outcome = Outcome.REFUTED if flaw.refutes else Outcome.CANNOT_TELL
+    return Finding(check, outcome, flaw.reason, flaw.detail, expected=flaw.expected, found=flaw.found)
 
 
 def normal_model(text: str) -> str:

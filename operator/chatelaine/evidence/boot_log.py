@@ -23,11 +23,11 @@ from typing import Final
 from chatelaine.evidence.boot_facts import BootFacts, boot_facts
 from chatelaine.evidence.errors import EventLogMismatch
 from chatelaine.evidence.event_log import EventLog, parse_event_log, replay
+from chatelaine.evidence.ima_entry import IMA_PCR
 from chatelaine.evidence.tpm_algorithms import BANKS
 from chatelaine.evidence.tpm_quote import VerifiedQuote
 from chatelaine.model.tpm_policy import Bank
 
-IMA_PCR: Final = 10
 CACHED_LOGS: Final = 256
 CACHED_LOG_BYTES: Final = 128 * 1024
 """Logs that are kept: a fleet's hosts are asked in turn, and one is 20 to 60 KB long. Longer ones are read each time,

@@ -14,6 +14,7 @@ import struct
 from typing import Final, NamedTuple
 
 IMA_PCR: Final = 10
+"""Grows with every file that is measured; the boot log says nothing about it."""
 BOOT_AGGREGATE: Final = "boot_aggregate"
 
 MAX_ENTRY_BYTES: Final = 256 * 1024
