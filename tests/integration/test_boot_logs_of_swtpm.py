@@ -19,10 +19,11 @@ from chatelaine.appraisal.boot_rules import boot_pcrs, boot_rules
 from chatelaine.evidence import errors
 from chatelaine.evidence.boot_log import verify_boot_log
 from chatelaine.evidence.tpm_algorithms import BANKS
-from chatelaine.evidence.tpm_quote import AttestationKey, VerifiedQuote, verify_quote
+from chatelaine.evidence.tpm_quote import VerifiedQuote
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.tpm_policy import Bank, TpmRules
 from chatelaine.model.verdict import Finding, Outcome
+from support.quoting_tpm import QuotingTpm
 
 RULES = TpmRules.model_validate(
     {
@@ -43,20 +44,13 @@ RULES = TpmRules.model_validate(
 class Host:
     """A TPM with an attestation key, and firmware that measures into it."""
 
-    tpm: Swtpm
+    keys: QuotingTpm
     firmware: Firmware
-    folder: Path
     bank: Bank
 
-    def __post_init__(self) -> None:
-        self.tpm.tool("tpm2_createek", "-c", "ek.ctx", "-G", "ecc", "-u", "ek.pub", cwd=self.folder)
-        self.tpm.tool("tpm2_flushcontext", "-t")
-        self.tpm.tool(
-            "tpm2_createak", "-C", "ek.ctx", "-c", "ak.ctx", "-G", "ecc", "-g", "sha256", "-s", "ecdsa",
-            "-u", "ak.pub", cwd=self.folder,
-        )  # fmt: skip
-        self.tpm.tool("tpm2_evictcontrol", "-C", "o", "-c", "ak.ctx", "0x81010002", cwd=self.folder)
-        self.tpm.tool("tpm2_flushcontext", "-t")
+    @property
+    def tpm(self) -> Swtpm:
+        return self.keys.tpm
 
     @property
     def log(self) -> bytes:
@@ -66,28 +60,14 @@ class Host:
         self.tpm.reset()
         self.firmware.next_boot = replace(Boot(), **changes)
         self.firmware.boot(self.tpm)
+        self.keys.make_keys()
 
     def pcrs(self, indices: tuple[int, ...]) -> dict[int, bytes]:
-        shown = self.tpm.tool("tpm2_pcrread", f"{self.bank.value.lower()}:{','.join(map(str, indices))}")
-        found = re.findall(r"^\s+(\d+)\s*:\s*0x([0-9A-F]+)$", shown, re.MULTILINE)
-        return {int(index): bytes.fromhex(value) for index, value in found}
+        return self.keys.pcrs(Selection(self.bank, indices))
 
     def quote(self) -> VerifiedQuote:
         indices = tuple(sorted(boot_pcrs(RULES, None) | set(BOOT_PCRS)))
-        selection, extra = Selection(self.bank, indices), secrets.token_bytes(32)
-        self.tpm.tool(
-            "tpm2_quote", "-c", "0x81010002", "-l", f"{self.bank.value.lower()}:{','.join(map(str, indices))}",
-            "-q", extra.hex(), "-m", "attest", "-s", "signature", "-g", "sha256", "--scheme", "ecdsa",
-            cwd=self.folder,
-        )  # fmt: skip
-        return verify_quote(
-            (self.folder / "attest").read_bytes(),
-            (self.folder / "signature").read_bytes(),
-            ak=AttestationKey.parse((self.folder / "ak.pub").read_bytes()),
-            expected_extra_data=extra,
-            selection=selection,
-            pcrs=self.pcrs(indices),
-        )
+        return self.keys.verified(Selection(self.bank, indices), secrets.token_bytes(32))
 
     def judged(self) -> Finding:
         (rule,) = boot_rules(RULES, None)
@@ -97,7 +77,7 @@ class Host:
 @pytest.fixture(params=list(Bank))
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
     with Swtpm() as tpm:
-        found = Host(tpm, Firmware(tmp_path / "binary_bios_measurements"), tmp_path, request.param)
+        found = Host(QuotingTpm(tpm, tmp_path), Firmware(tmp_path / "binary_bios_measurements"), request.param)
         found.boot()
         yield found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +15,13 @@ from chatelaine.appraisal.ima_rules import ima_rule
 from chatelaine.evidence import errors
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.ima import ImaProgress, extend, verify_ima
-from chatelaine.evidence.tpm_quote import AttestationKey, VerifiedQuote, verify_quote
+from chatelaine.evidence.tpm_quote import VerifiedQuote
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.tpm_policy import Bank, ImaRules
 from chatelaine.model.verdict import Finding, Outcome
 from support.paper_ima import file_signature, pem, sha256
 from support.paper_tpm import ecc_key
+from support.quoting_tpm import QuotingTpm
 
 KEY = ecc_key(alg.NIST_P256, 220)
 GATEWAY, EVIL = b"gateway 1.0", b"something nobody approved"
@@ -42,13 +42,8 @@ class Host:
         self.power_on()
 
     def power_on(self) -> None:
-        self.tpm.tool("tpm2_createek", "-c", "ek.ctx", "-G", "ecc", "-u", "ek.pub", cwd=self.folder)
-        self.tpm.tool("tpm2_flushcontext", "-t")
-        self.tpm.tool(
-            "tpm2_createak", "-C", "ek.ctx", "-c", "ak.ctx", "-G", "ecc", "-g", "sha256", "-s", "ecdsa",
-            "-u", "ak.pub", cwd=self.folder,
-        )  # fmt: skip
-        self.tpm.tool("tpm2_flushcontext", "-t")
+        self.keys = QuotingTpm(self.tpm, self.folder)
+        self.keys.make_keys()
         self.ima = ImaList(self.folder / "binary_runtime_measurements", self.tpm)
         self.ima.boot(self.bank.value.lower())
 
@@ -57,22 +52,7 @@ class Host:
         return self.ima.path.read_bytes()
 
     def quote(self) -> VerifiedQuote:
-        selection, extra = Selection(self.bank, tuple(range(11))), secrets.token_bytes(32)
-        pcrs = f"{self.bank.value.lower()}:{','.join(map(str, selection.indices))}"
-        self.tpm.tool(
-            "tpm2_quote", "-c", "ak.ctx", "-l", pcrs, "-q", extra.hex(), "-m", "attest", "-s", "signature",
-            "-g", "sha256", "--scheme", "ecdsa", cwd=self.folder,
-        )  # fmt: skip
-        self.tpm.tool("tpm2_flushcontext", "-t")
-        shown = re.findall(r"^\s+(\d+)\s*:\s*0x([0-9A-F]+)$", self.tpm.tool("tpm2_pcrread", pcrs), re.MULTILINE)
-        return verify_quote(
-            (self.folder / "attest").read_bytes(),
-            (self.folder / "signature").read_bytes(),
-            ak=AttestationKey.parse((self.folder / "ak.pub").read_bytes()),
-            expected_extra_data=extra,
-            selection=selection,
-            pcrs={int(index): bytes.fromhex(value) for index, value in shown},
-        )
+        return self.keys.verified(Selection(self.bank, tuple(range(11))), secrets.token_bytes(32))
 
 
 @pytest.fixture(params=list(Bank))
