@@ -34,6 +34,14 @@ async def trusted(cluster: OperatorCluster, *, log: bool = True) -> SimulatedHos
     return host
 
 
+async def trusted_and_stored(cluster: OperatorCluster, state: Path) -> SimulatedHost:
+    """A host that was trusted, and an operator that has written so and is gone."""
+    async with cluster.operator(state_folder=state) as operator:
+        host = await trusted(cluster)
+        await operator.keeper.written()
+    return host
+
+
 async def reboot(host: SimulatedHost, boot: Boot) -> None:
     await host.stop()
     host.logs.boot(boot)
@@ -44,6 +52,11 @@ async def refused(cluster: OperatorCluster, host: SimulatedHost) -> tuple[list[s
     """The explanation, and the whole Hsm."""
     found = await cluster.hsm_is(host, "Attested", "False", "EvidenceRefuted")
     return found["status"]["attestation"]["explanation"], found
+
+
+def names_the_other_loader(told: list[str]) -> None:
+    assert "of PCR 4 (unchecked name: boot application \\EFI\\BOOT\\BOOTX64.EFI) has digest " in told[0]
+    assert "at the last trusted boot " in told[0]
 
 
 def notes(cluster: OperatorCluster, host: SimulatedHost) -> list[str]:
@@ -90,8 +103,7 @@ async def test_another_boot_loader_is_named_by_its_event(cluster: OperatorCluste
         host = await trusted(cluster)
         await reboot(host, OTHER_LOADER)
         told, _ = await refused(cluster, host)
-        assert "of PCR 4 (unchecked name: boot application \\EFI\\BOOT\\BOOTX64.EFI) has digest " in told[0]
-        assert "at the last trusted boot " in told[0]
+        names_the_other_loader(told)
         assert "The host was rebooted since its last trusted evidence" in told[-1]
 
 
@@ -99,23 +111,18 @@ async def test_operator_that_starts_anew_still_knows_the_last_trusted_boot(
     cluster: OperatorCluster, tmp_path: Path
 ) -> None:
     state = tmp_path / "operator"
-    async with cluster.operator(state_folder=state) as operator:
-        host = await trusted(cluster)
-        await operator.keeper.written()
+    host = await trusted_and_stored(cluster, state)
     await reboot(host, OTHER_LOADER)
     async with cluster.operator(state_folder=state):
         told, _ = await refused(cluster, host)
-        assert "of PCR 4 (unchecked name: boot application \\EFI\\BOOT\\BOOTX64.EFI) has digest " in told[0]
-        assert "at the last trusted boot " in told[0]
+        names_the_other_loader(told)
 
 
 async def test_operator_whose_stored_evidence_was_damaged_says_what_it_can(
     cluster: OperatorCluster, tmp_path: Path
 ) -> None:
     state = tmp_path / "operator"
-    async with cluster.operator(state_folder=state) as operator:
-        host = await trusted(cluster)
-        await operator.keeper.written()
+    host = await trusted_and_stored(cluster, state)
     for file in (state / "evidence" / "sha256").glob("*/*"):
         file.write_bytes(file.read_bytes()[:-1])
     await reboot(host, OTHER_LOADER)
