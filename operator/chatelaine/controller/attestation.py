@@ -13,6 +13,7 @@ from typing import Final
 
 from chatelaine.appraisal.appraise import pcrs_of, selection_of
 from chatelaine.appraisal.ima_history import rule_of
+from chatelaine.controller.effort import Effort
 from chatelaine.controller.gateways import GatewayLink
 from chatelaine.controller.hosts import HostMemory, KnownLogs, Surroundings, agent_client
 from chatelaine.controller.ima_reading import ImaQuestion
@@ -43,7 +44,7 @@ from chatelaine.wire.peer import PeerClient, PeerError, PeerMalformed, PeerNotAu
 FIRST_PAUSE_SECONDS: Final = 0.25
 LONGEST_PAUSE_SECONDS: Final = 10.0
 LEAST_GAP_SECONDS: Final = 0.02
-"""Between two rounds: a host that cries without end costs no more than this."""
+"""Between two rounds, however a host cries; what it costs makes the gap longer (`Effort`)."""
 IDENTITY_PAUSE_SECONDS: Final = 2.0
 """Least time between two looks at an identity; doubled up to the longest pause while it stays the same and is not
 the enrolled one."""
@@ -68,7 +69,7 @@ class Prober:
         self._agent: tuple[object, PeerClient] | None = None
         self._pace = MeasurementPace()
         self._measured: asyncio.TimerHandle | None = None
-        self._rest_seconds = LEAST_GAP_SECONDS
+        self._effort = Effort()
         self.last_round_at: float = around.clock()
         """Monotonic end of the last round, with or without a usable answer; before the first one, our start."""
 
@@ -105,7 +106,7 @@ class Prober:
     async def _rounds(self) -> None:
         while True:
             await self._round()
-            await asyncio.sleep(self._rest_seconds)
+            await asyncio.sleep(max(LEAST_GAP_SECONDS, self._effort.rest_seconds))
             try:
                 async with asyncio.timeout(self._pause()):
                     await self._signal.wait()
@@ -174,7 +175,7 @@ class Prober:
 
     async def _round(self) -> None:
         started = self._around.clock()
-        self._rest_seconds = LEAST_GAP_SECONDS
+        self._effort = Effort()
         try:
             await self._ask(started)
         except ActivationRefused as refused:
@@ -268,15 +269,10 @@ class Prober:
             if question is None:
                 return None
             try:
-                told = await interrogate(agent, question, identity, now=now)
+                return await interrogate(agent, question, identity, now=now)
             except StatementPcrMismatch:
                 if attempt == RACES - 1:
                     raise
-            else:
-                if told.fetched_list:
-                    # Whoever makes us read whole lists again and again waits as long as it takes.
-                    self._rest_seconds = max(LEAST_GAP_SECONDS, self._around.wall() - now)
-                return told
         return None
 
     def _question(self, hsm: Hsm, spki: bytes, identity: EnrolledIdentity, now: float) -> Question | None:
@@ -300,6 +296,7 @@ class Prober:
             wants_log=wants_log,
             known_log=known.log() if wants_log else None,
             ima=ImaQuestion(rules, known.ima) if rules else None,
+            effort=self._effort,
         )
 
     # --- what is remembered
@@ -317,7 +314,8 @@ class Prober:
         metrics.rounds.labels("authenticated" if told.verified is not None else "refused").inc()
         metrics.attest_seconds.observe(self._around.clock() - started)
         memory.told = told
-        self._around.observed(memory.name, started)
+        with self._effort.counted():
+            self._around.observed(memory.name, started)
         if proven:
             # Only over a key that the enrolled host has just bound in a quote: a stolen leaf ends with its day.
             name = agent_server_name(memory.name)

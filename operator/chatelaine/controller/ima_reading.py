@@ -12,14 +12,13 @@ Nothing that is read here is believed before step 4, and nothing of it is kept b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
 from chatelaine.appraisal.ima_history import ImaFindings, ImaFold, ImaHistory, unread
 from chatelaine.appraisal.ima_rules import ImaRule
+from chatelaine.controller.effort import Effort
 from chatelaine.evidence.bundle import LogFlaw, QuoteEvidence, VerifiedEvidence
 from chatelaine.evidence.errors import EvidenceError, ImaProgressLost, Malformed, Oversized
 from chatelaine.evidence.ima import (
@@ -33,18 +32,11 @@ from chatelaine.evidence.ima import (
 from chatelaine.wire.messages import ImaRequest, ImaResponse
 from chatelaine.wire.peer import PeerClient, PeerUnreachable
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 MAX_PIECES: Final = 2 * MAX_IMA_BYTES // MAX_IMA_CHUNK_BYTES
 LIST_SECONDS: Final = 60.0
-"""Bound on fetching one whole list."""
-_SHORT_BYTES: Final = 16 * 1024
-"""What is shorter is replayed at once: handing it to a thread would take longer."""
+"""Bound on what fetching one whole list takes the host. What it takes us is not its fault: after a restart hundreds of
+hosts show their lists at once, and if waiting for each other counted, none would ever be done."""
 _UNSEEN: Final = 2**62
-
-_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ima-lists")
-"""One for all hosts: however many of them show whole lists, the event loop has half of the interpreter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +50,9 @@ class ImaQuestion:
 class ImaReading:
     """One round's way through a list. `offset_bytes` and `epoch` are what the next answer must go on from."""
 
-    def __init__(self, agent: PeerClient, question: ImaQuestion) -> None:
+    def __init__(self, agent: PeerClient, question: ImaQuestion, effort: Effort) -> None:
         self._agent = agent
+        self._effort = effort
         self._rules = question.rules
         self._known = question.history
         judged = self._known is not None and self._known.findings.by_policy.keys() >= self._rules.keys()
@@ -71,8 +64,6 @@ class ImaReading:
         self._flaw: EvidenceError | None = None
         self.history: ImaHistory | None = None
         """Where the list is left now, once a quote has vouched for it."""
-        self.fetched = False
-        """A list of more than one piece was read."""
 
     @property
     def offset_bytes(self) -> int:
@@ -114,38 +105,47 @@ class ImaReading:
         at = self._at = self._at or ImaProgress.at_start_of(verified.quote)
         fold = self._fold = self._fold or self._new_fold(verified, at)
         try:
-            found = await _off_loop(len(piece), verify_ima, piece, verified.quote, at)
+            found = await self._effort.look_at(len(piece), verify_ima, piece, verified.quote, at)
         except EvidenceError:
             if not more:
                 raise
             await self._catch_up(at, fold)
             return False
         self._pieces.append(piece)
-        findings = await _off_loop(len(piece), _judged, fold, found)
+        findings = await self._effort.look_at(len(piece), _judged, fold, found)
         self.history, self._flaw = ImaHistory(found.progress, findings), None
         return True
 
     async def _catch_up(self, at: ImaProgress, fold: ImaFold) -> None:
         """Everything that is there by now, piece by piece. What comes after that fits the next answer."""
-        self.fetched = True
+        await self._effort.take_turn()
+        left = LIST_SECONDS
+        for _ in range(MAX_PIECES):
+            said, took = await self._piece(at.offset_bytes, left)
+            left -= took
+            if said.offset != at.offset_bytes:
+                raise ImaProgressLost("the list began anew while it was read")
+            before = at
+            at = await self._effort.look_at(len(said.piece), _extended, fold, before, said.piece)
+            self._pieces.append(said.piece[: at.offset_bytes - before.offset_bytes])
+            self._at = at
+            if not said.more:
+                return
+            if at == before:
+                raise Malformed("an entry of the IMA list is longer than a piece of it")
+        raise Oversized("the IMA list comes in too many pieces", expected=f"at most {MAX_PIECES}")
+
+    async def _piece(self, offset_bytes: int, left_seconds: float) -> tuple[ImaResponse, float]:
+        """One piece, and the seconds that the host took for it."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
-            async with asyncio.timeout(LIST_SECONDS):
-                for _ in range(MAX_PIECES):
-                    asked = ImaRequest(offset=at.offset_bytes)
-                    said = (await self._agent.call("POST", "/v1/ima", asked, ImaResponse)).message
-                    if said.offset != at.offset_bytes:
-                        raise ImaProgressLost("the list began anew while it was read")
-                    before = at
-                    at = await _off_loop(len(said.piece), _extended, fold, before, said.piece)
-                    self._pieces.append(said.piece[: at.offset_bytes - before.offset_bytes])
-                    self._at = at
-                    if not said.more:
-                        return
-                    if at == before:
-                        raise Malformed("an entry of the IMA list is longer than a piece of it")
+            async with asyncio.timeout(left_seconds):
+                said = (await self._agent.call("POST", "/v1/ima", ImaRequest(offset=offset_bytes), ImaResponse)).message
         except TimeoutError as error:
             raise PeerUnreachable(f"the IMA list did not come within {LIST_SECONDS:g} s") from error
-        raise Oversized("the IMA list comes in too many pieces", expected=f"at most {MAX_PIECES}")
+        self._effort.received(len(said.piece))
+        return said, clock() - began
 
     def _new_fold(self, verified: VerifiedEvidence, at: ImaProgress) -> ImaFold:
         if self.before is not None:
@@ -172,7 +172,7 @@ class ImaReading:
         ima = VerifiedIma((), self.history.progress, begins.entries)
         read = b"".join(self._pieces)
         whole = replace(evidence, ima_offset=begins.offset_bytes, ima_list=read)
-        digest = await _off_loop(len(read), whole.evidence_digest)
+        digest = await self._effort.look_at(len(read), whole.evidence_digest)
         return replace(verified, ima=ima, evidence_digest=digest), whole, self.history.findings
 
     def _same_boot(self, verified: VerifiedEvidence) -> bool:
@@ -188,9 +188,3 @@ def _extended(fold: ImaFold, at: ImaProgress, piece: bytes) -> ImaProgress:
 def _judged(fold: ImaFold, found: VerifiedIma) -> ImaFindings:
     fold.take(found.entries)
     return fold.end()
-
-
-async def _off_loop(size_bytes: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    if size_bytes <= _SHORT_BYTES:
-        return call(*args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_thread, partial(call, *args, **kwargs))

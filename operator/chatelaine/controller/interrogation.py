@@ -11,12 +11,13 @@ import hashlib
 import hmac
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from chatelaine.appraisal.explain import pack_log
 from chatelaine.appraisal.ima_history import ImaHistory
 from chatelaine.appraisal.stored import Asked, verify_answer
+from chatelaine.controller.effort import Effort
 from chatelaine.controller.ima_reading import ImaQuestion, ImaReading
 from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence
 from chatelaine.evidence.credential import ENTROPY_BYTES, make_credential
@@ -46,6 +47,8 @@ SECRET_BYTES: Final = 32
 LIST_ROUNDS: Final = 4
 """Rounds that one reading of an IMA list may take: to learn the boot, to catch up, and once more from the start."""
 MAX_KEY_TYPES: Final = 16
+USUAL_BYTES: Final = 64 * 1024
+"""Of boot event log and inventory that are looked at without further ado: most hosts have no more."""
 
 
 class ActivationRefused(Exception):
@@ -59,6 +62,7 @@ class Question:
     `accounted`: labels of the keys that rightly are in the token at the moment of asking.
     `wants_log`: the boot event log is asked for; `known_log`: the one that the host sent last.
     `ima`: how the IMA list is judged, and where it was left; None: it is not asked for.
+    `effort`: counts what the answers cost.
     """
 
     subject_uid: str
@@ -68,6 +72,7 @@ class Question:
     wants_log: bool = False
     known_log: bytes | None = None
     ima: ImaQuestion | None = None
+    effort: Effort = field(default_factory=Effort, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,6 @@ class Told:
     agent_spki: bytes
     agent_not_after: int
     ima: ImaHistory | None = None
-    fetched_list: bool = False
 
 
 def enrolled_of(identity: EnrolledStatus, serial: str | None) -> EnrolledIdentity:
@@ -167,12 +171,15 @@ async def interrogate(agent: PeerClient, question: Question, identity: EnrolledI
     """
     if question.ima is None:
         return (await _ask(agent, question, identity, None, now=now))[0]
-    reading = ImaReading(agent, question.ima)
-    for _ in range(LIST_ROUNDS):
-        told, more = await _ask(agent, question, identity, reading, now=now)
-        if told.verified is None or await reading.follow(told.verified, told.evidence, more=more):
-            break
-    return await _with_list(told, reading)
+    reading = ImaReading(agent, question.ima, question.effort)
+    try:
+        for _ in range(LIST_ROUNDS):
+            told, more = await _ask(agent, question, identity, reading, now=now)
+            if told.verified is None or await reading.follow(told.verified, told.evidence, more=more):
+                break
+        return await _with_list(told, reading)
+    finally:
+        question.effort.end()
 
 
 async def _with_list(told: Told, reading: ImaReading) -> Told:
@@ -182,9 +189,7 @@ async def _with_list(told: Told, reading: ImaReading) -> Told:
     round_ = replace(
         told.round, evidence=verified, evidence_digest=verified.evidence_digest, ima=findings, ima_before=reading.before
     )
-    return replace(
-        told, round=round_, verified=verified, evidence=evidence, ima=reading.history, fetched_list=reading.fetched
-    )
+    return replace(told, round=round_, verified=verified, evidence=evidence, ima=reading.history)
 
 
 async def _ask(
@@ -215,8 +220,11 @@ async def _ask(
         wants_log=question.wants_log,
     )
     keys = HostKeys(identity.ak_name.hex(), digest_of(identity.attestation_key_spki))
+    message, effort = answer.message, question.effort
+    parsed_bytes = len(message.event_log or b"") + len(message.inventory)
+    effort.received(parsed_bytes + len(message.ima_list or b""))
     try:
-        verified = verify_answer(evidence, asked)
+        verified = await effort.look_at(max(0, parsed_bytes - USUAL_BYTES), verify_answer, evidence, asked)
     except EvidenceError as error:
         if not error.authenticated:
             raise

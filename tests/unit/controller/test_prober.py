@@ -7,10 +7,12 @@ import contextlib
 import itertools
 import ssl
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from chatelaine.controller import attestation
 from chatelaine.controller.attestation import Prober
 from chatelaine.controller.hosts import HostMemory, Surroundings
 from chatelaine.model.hsm import Hsm
@@ -98,3 +100,18 @@ async def test_host_whose_answer_breaks_something_unforeseen_is_dropped_and_aske
         for _ in range(3):
             made.ask()
             await link.asked.acquire()
+
+
+@pytest.mark.parametrize(("rest_seconds", "again"), [(0.0, True), (3600.0, False)])
+async def test_host_that_cost_much_is_left_alone_however_it_cries(
+    monkeypatch: pytest.MonkeyPatch, rest_seconds: float, again: bool
+) -> None:
+    monkeypatch.setattr(attestation, "Effort", lambda: SimpleNamespace(rest_seconds=rest_seconds))
+    monkeypatch.setattr(attestation, "LEAST_GAP_SECONDS", 0.0)
+    link = Link()
+    async with prober(link) as made, asyncio.timeout(20):
+        await link.asked.acquire()
+        made.ask()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert link.asked.locked() is not again
