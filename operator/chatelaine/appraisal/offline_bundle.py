@@ -1,7 +1,7 @@
 """Judging stored rounds by hand: is the evidence genuine and good, and does the stored verdict follow from it?
 
 What `chatelaine verify bundle` and `verify replay` print. Whose host it is that the round speaks of, no round can say
-of itself: give the TPM name of the attestation key (`Hsm.status.identity.akName`), or take it from the facts.
+of itself: give the TPM name of the attestation key (`Hsm.status.identity.akName`), else it cannot be told.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from chatelaine.appraisal.offline import Report, refusal
 from chatelaine.appraisal.replay import Part, Replayed, replay
 from chatelaine.appraisal.stored import RoundKind, StoredRound
 from chatelaine.evidence.errors import EvidenceError, EvidencePartMissing
-from chatelaine.model.identifiers import ANNOTATION_READMIT, canonical_json, digest_of
-from chatelaine.model.verdict import Finding, Outcome, all_of
+from chatelaine.model.identifiers import ANNOTATION_READMIT, digest_of
+from chatelaine.model.printable import printable
+from chatelaine.model.verdict import Finding, Outcome, Verdict, all_of
 
 MAX_DIFFERENCES: Final = 16
 MAX_SHOWN_CHARACTERS: Final = 400
@@ -31,13 +32,13 @@ class BundleCase:
     Attributes:
         round: the round.
         part: gives its parts.
-        ak_name: TPM name (hexadecimal) of the attestation key that must have signed; None: whoever did.
+        ak_names: TPM names (hexadecimal) of the attestation keys one of which must have signed; empty: nobody said.
         trusted: an earlier boot that was trusted, to compare with; None: there is none.
     """
 
     round: StoredRound
     part: Part
-    ak_name: str | None = None
+    ak_names: tuple[str, ...] = ()
     trusted: Boot | None = None
 
 
@@ -66,7 +67,10 @@ def judge_replay(case: BundleCase) -> Report:
     except EvidenceError as error:
         return Report(all_of("replay", [_refused(error)]), facts)
     facts["replayedDigest"] = digest_of(again.encoded)
-    findings = [_genuine(again), _anchor(case)]
+    findings = [_genuine(again), _kind(case, again)]
+    if case.ak_names:
+        # A verdict follows from its inputs or not, whoever made them.
+        findings.append(_anchor(case))
     if again.encoded == stored:
         detail = f"the verdict is {again.appraisal.verdict.value}, then and now"
         findings.append(Finding("same bytes", Outcome.HOLDS, "ReplayMatches", detail, found=digest_of(stored)))
@@ -111,13 +115,23 @@ def _genuine(again: Replayed) -> Finding:
 
 def _anchor(case: BundleCase) -> Finding:
     found = case.round.asked.identity.ak_name.hex()
-    if case.ak_name is None:
-        detail = "whose TPM this is, the bundle cannot say; compare akName with Hsm.status.identity, or give --ak-name"
-        return Finding("identity", Outcome.HOLDS, "IdentityNotAnchored", detail, found=found)
-    if case.ak_name.lower() != found:
-        detail = "the evidence is another TPM's"
-        return Finding("identity", Outcome.REFUTED, "IdentityMismatch", detail, expected=case.ak_name, found=found)
+    if not case.ak_names:
+        detail = "whose TPM this is, the bundle cannot say; give --ak-name, from Hsm.status.identity"
+        return Finding("identity", Outcome.CANNOT_TELL, "IdentityNotAnchored", detail, found=found)
+    if found not in (name.lower() for name in case.ak_names):
+        detail, expected = "the evidence is another TPM's", " or ".join(case.ak_names)
+        return Finding("identity", Outcome.REFUTED, "IdentityMismatch", detail, expected=expected, found=found)
     return Finding("identity", Outcome.HOLDS, "IdentityMatches", found=found)
+
+
+def _kind(case: BundleCase, again: Replayed) -> Finding:
+    """Was it stored as what it is? People look at the kind first."""
+    kind, verdict = case.round.kind, again.appraisal.verdict
+    meant = Verdict.TRUSTED if kind is RoundKind.TRUSTED else Verdict.UNTRUSTED
+    if verdict is meant:
+        return Finding("kind", Outcome.HOLDS, "KindMatches", found=kind.value)
+    detail = f"it was stored as {kind.value}, and the verdict is {verdict.value}"
+    return Finding("kind", Outcome.REFUTED, "KindDiffers", detail, expected=meant.value, found=verdict.value)
 
 
 # --- facts and advice -----------------------------------------------------------------------------------------
@@ -191,7 +205,9 @@ def _differences(stored: bytes, replayed: bytes) -> Sequence[Finding]:
 def _places(one: Any, other: Any, where: str) -> list[tuple[str, Any, Any]]:
     if isinstance(one, dict) and isinstance(other, dict):
         keys = sorted(one.keys() | other.keys())
-        return [found for key in keys for found in _places(one.get(key), other.get(key), f"{where}.{key[:64]}")]
+        return [
+            found for key in keys for found in _places(one.get(key), other.get(key), f"{where}.{printable(key, 64)}")
+        ]
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         pairs = enumerate(zip(one, other, strict=True))
         return [found for number, (a, b) in pairs for found in _places(a, b, f"{where}[{number}]")]
@@ -204,4 +220,6 @@ def _depth(place: tuple[str, Any, Any]) -> int:
 
 
 def _shown(value: Any) -> str:
-    return canonical_json(value).decode()[:MAX_SHOWN_CHARACTERS]
+    """Nothing is known of a stored verdict: it may hold what is no Unicode, and no number."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return printable(text, MAX_SHOWN_CHARACTERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ MAX_KEY_BYTES: Final = 4096
 MAX_CERTIFICATE_BYTES: Final = 16 * 1024
 MAX_TEXT_CHARACTERS: Final = 256
 MAX_NUMBER: Final = 2**53
+_OBJECT_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", re.ASCII)
 _MAX_ITEMS: Final = 256 + MAX_LABELS + 3 * MAX_PARTS
 
 _ROUND: Final = (
@@ -122,7 +124,7 @@ def decode_round(data: bytes) -> StoredRound:
     if not set(left_out) | leans_on <= set(parts):
         raise Malformed("the stored round leans on a part that it does not name")
     return StoredRound(
-        hsm=found.text("hsm"),
+        hsm=found.object_name("hsm"),
         kind=RoundKind(found.text("kind")),
         received_ms=found.number("received_ms"),
         build=found.text("build"),
@@ -181,7 +183,9 @@ def _case(value: object) -> StoredCase:
     policy = _Fields(found.item("policy"), _POLICY, "the stored policy's name")
     reference, certificate = found.item("reference"), found.item("ek_certificate")
     return StoredCase(
-        stamp=PolicyStamp(policy.text("name"), policy.text("uid"), policy.number("generation"), policy.text("digest")),
+        stamp=PolicyStamp(
+            policy.object_name("name"), policy.text("uid"), policy.number("generation"), policy.text("digest")
+        ),
         spec=found.octets("spec", MAX_SPEC_BYTES),
         roots=found.digests("roots"),
         reference=found.digest("reference") if reference is not None else None,
@@ -248,6 +252,13 @@ class _Fields:
         value = self._value[name]
         if type(value) is not str or len(value) > MAX_TEXT_CHARACTERS:
             raise Malformed(f"{self._what}: {name} is no text of allowed length")
+        return value
+
+    def object_name(self, name: str) -> str:
+        """Of a cluster-scoped object: such names are put into commands that people are told to type."""
+        value = self.text(name)
+        if not _OBJECT_NAME.fullmatch(value):
+            raise Malformed(f"{self._what}: {name} is the name of no object", found=value)
         return value
 
     def number(self, name: str) -> int:

@@ -1,4 +1,8 @@
-"""How a verdict is shown: one JSON object, or a tree for people."""
+"""How a verdict is shown: one JSON object, or a tree for people.
+
+Texts come out of evidence: nothing of them may steer a terminal, so what cannot be printed is replaced for people, and
+escaped in JSON.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from rich.tree import Tree
 
 from chatelaine.appraisal.offline import Report
 from chatelaine.cli.exits import VERDICTS
+from chatelaine.model.printable import printable
 from chatelaine.model.verdict import Finding, Outcome, Verdict
 
 _MARKS: Final = {
@@ -38,7 +43,7 @@ def finish(report: Report, *, json: bool, ear: Mapping[str, object] | None = Non
 def print_json(report: Report, ear: Mapping[str, object] | None) -> None:
     """One object on standard output; `ear`: the claims of its attestation result, where there is one."""
     shown = report.as_dict() | ({"ear": dict(ear)} if ear is not None else {})
-    sys.stdout.write(json.dumps(shown, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(shown, indent=2) + "\n")
 
 
 def print_report(report: Report) -> None:
@@ -61,14 +66,19 @@ def _grow(tree: Tree, finding: Finding) -> None:
 
 
 def _line(finding: Finding) -> str:
-    text = f"{_MARKS[finding.outcome]} {escape(finding.check)}: [bold]{escape(finding.reason)}[/bold]"
+    text = f"{_MARKS[finding.outcome]} {plain(finding.check)}: [bold]{plain(finding.reason)}[/bold]"
     if finding.detail:
-        text += f": {escape(finding.detail)}"
+        text += f": {plain(finding.detail)}"
     if finding.outcome is not Outcome.HOLDS and not finding.children:
         for name, value in (("expected", finding.expected), ("found", finding.found)):
             if value is not None:
-                text += f"\n  {name} {escape(value)}"
+                text += f"\n  {name} {plain(value)}"
     return text
+
+
+def plain(text: str) -> str:
+    """`text` as it stands, for a console: no marks of rich's, nothing that cannot be printed."""
+    return escape(printable(text))
 
 
 def _table(facts: Mapping[str, object]) -> Table:
@@ -76,7 +86,7 @@ def _table(facts: Mapping[str, object]) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold", max_width=_COLUMN_CHARACTERS)
     for name, value in _flat(facts):
-        table.add_row(escape(name), escape(value))
+        table.add_row(plain(name), plain(value))
     return table
 
 

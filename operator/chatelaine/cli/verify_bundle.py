@@ -10,7 +10,6 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from chatelaine.appraisal.explain import Boot
 from chatelaine.appraisal.offline import Report, refusal
@@ -19,12 +18,15 @@ from chatelaine.appraisal.replay import boot_of
 from chatelaine.appraisal.stored import RoundKind
 from chatelaine.cli.evidence_files import Kept, kept_in
 from chatelaine.cli.exits import VERDICTS
-from chatelaine.cli.report import print_report
+from chatelaine.cli.report import plain, print_report
 from chatelaine.evidence.errors import EvidenceError
 from chatelaine.model.verdict import Finding, Outcome, all_of
 
 Source = Annotated[str, typer.Argument(metavar="FILE|DIR", help="An exported round, or the operator's folder of them.")]
-AkName = Annotated[str | None, typer.Option(metavar="HEX", help="Who must have signed: Hsm.status.identity.akName.")]
+AkNames = Annotated[
+    list[str] | None,
+    typer.Option("--ak-name", metavar="HEX", help="Who must have signed: Hsm.status.identity.akName; several: one of."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 SENTENCES: Final = {"explanation": "What happened", "advice": "What to do"}
@@ -32,7 +34,7 @@ SENTENCES: Final = {"explanation": "What happened", "advice": "What to do"}
 
 def bundle(
     source: Source,
-    ak_name: AkName = None,
+    ak_name: AkNames = None,
     trusted: Annotated[
         str | None, typer.Option(metavar="FILE", help="An earlier trusted round to compare the boot with.")
     ] = None,
@@ -41,13 +43,14 @@ def bundle(
 ) -> None:
     """Verify stored evidence again, judge it by the policy it was judged by, and explain what is refused.
 
-    Of a folder every round is judged, each compared with the trusted one before it.
+    Without --ak-name it cannot be told whose TPM it is (exit 2, unless something is refuted). Of a folder every round
+    is judged, each compared with the trusted one before it.
     """
     before = None if trusted is None else _boot(trusted)
     _finish(_judged(kept_in(source), judge_bundle, ak_name, before), "evidence bundles", json=json)
 
 
-def replay(source: Source, ak_name: AkName = None, *, json: Json = False) -> None:
+def replay(source: Source, ak_name: AkNames = None, *, json: Json = False) -> None:
     """Judge stored evidence again: exit 0 if the very bytes of the stored verdict come out, 1 with what differs."""
     _finish(_judged(kept_in(source), judge_replay, ak_name, None), "replays", json=json)
 
@@ -63,7 +66,7 @@ def _boot(source: str) -> Boot:
 
 
 def _judged(
-    found: list[Kept], judge: Callable[[BundleCase], Report], ak_name: str | None, trusted: Boot | None
+    found: list[Kept], judge: Callable[[BundleCase], Report], ak_names: list[str] | None, trusted: Boot | None
 ) -> list[Report]:
     """A report for each round."""
     reports = []
@@ -74,7 +77,7 @@ def _judged(
             continue
         asked = kept.round.asked
         whose = (asked.subject_uid, asked.identity.ak_name)
-        reports.append(judge(BundleCase(kept.round, kept.part, ak_name, trusted or boots.get(whose))))
+        reports.append(judge(BundleCase(kept.round, kept.part, tuple(ak_names or ()), trusted or boots.get(whose))))
         if kept.round.kind is RoundKind.TRUSTED and reports[-1].findings.outcome is not Outcome.REFUTED:
             with contextlib.suppress(EvidenceError):
                 boots[whose] = boot_of(kept.round, kept.part)
@@ -95,7 +98,7 @@ def _finish(reports: list[Report], what: str, *, json: bool) -> NoReturn:
         findings = all_of(what, [report.findings for report in reports])
         whole = Report(findings, {"rounds": [dict(report.facts) for report in reports]})
     if json:
-        sys.stdout.write(json_text.dumps(whole.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_text.dumps(whole.as_dict(), indent=2) + "\n")
     else:
         for report in reports:
             _print(report)
@@ -112,4 +115,4 @@ def _print(report: Report) -> None:
         if isinstance(sentences, list) and sentences:
             console.print(f"\n[bold]{title}[/bold]")
             for sentence in sentences:
-                console.print(f"  • {escape(str(sentence))}")
+                console.print(f"  • {plain(str(sentence))}")

@@ -110,7 +110,19 @@ def test_verdict_that_was_written_by_hand_is_told_with_what_differs(tmp_path):
     assert differing["verdict.verdict"]["found"] == '"Untrusted"'
 
 
-@pytest.mark.parametrize("appraisal", [b"", b"[]", b"\xff", b"[" * 100_000, b'{"verdict": "Trusted"}'])
+@pytest.mark.parametrize(
+    "appraisal",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"verdict": "Trusted"}',
+        b'{"a":"\\ud800"}',
+        b'{"\\ud800":1}',
+        b'{"a":NaN}',
+    ],
+)
 def test_stored_verdict_that_is_none_is_told(tmp_path, appraisal):
     judged("replay", file_of(tmp_path, GOOD.changed(appraisal=appraisal)), code=1)
 
@@ -124,7 +136,44 @@ def test_same_verdict_in_other_bytes_is_no_replay(tmp_path):
 def test_round_of_another_tpm_is_told(tmp_path):
     found = judged("bundle", file_of(tmp_path, GOOD), "--ak-name", "00" * 34, code=1)
     assert "IdentityMismatch" in json.dumps(found)
-    assert "IdentityNotAnchored" in json.dumps(judged("bundle", file_of(tmp_path, GOOD), code=0))
+
+
+def test_bundle_whose_tpm_nobody_named_is_not_trusted(tmp_path):
+    """Anybody can make a good one, on a TPM of their own."""
+    found = judged("bundle", file_of(tmp_path, GOOD), code=2)
+    assert found["verdict"] == "Unknown"
+    assert "IdentityNotAnchored" in json.dumps(found)
+    assert judged("bundle", file_of(tmp_path, TAMPERED), code=1)["verdict"] == "Untrusted"
+    judged("bundle", file_of(tmp_path, GOOD), "--ak-name", "00" * 34, "--ak-name", AK_NAME.upper(), code=0)
+
+
+EVIL = "x\x1b[2J\x9b1m\u202e"
+
+
+def test_texts_of_a_round_steer_no_terminal(tmp_path):
+    told = TAMPERED.changed(build=EVIL, asked=replace(TAMPERED.round.asked, subject_uid=EVIL))
+    wrong = GOOD.changed(build=EVIL, appraisal=json.dumps({EVIL: EVIL}).encode())
+    for command in ("bundle", "replay"):
+        for path in (file_of(tmp_path, told), file_of(tmp_path, wrong, "wrong.cbor")):
+            for more in ((), ("--json",)):
+                shown = RUNNER.invoke(verify.app, [command, path, *more]).stdout
+                assert all(c == "\n" or c.isprintable() for c in shown), shown
+
+
+@pytest.mark.parametrize("name", [EVIL, "$(reboot)", "a b", "", "a;b", "A"])
+@pytest.mark.parametrize("what", ["hsm", "policy"])
+def test_round_of_an_object_that_can_have_no_such_name_is_refused(what, name):
+    """Its name goes into a command that a person is told to type."""
+    stamp = GOOD.round.case.stamp
+    changes = {"hsm": name} if what == "hsm" else {"case": replace(GOOD.round.case, stamp=replace(stamp, name=name))}
+    with pytest.raises(Malformed):
+        decode_bundle(exported(GOOD.changed(**changes)))
+
+
+def test_kind_that_the_verdict_does_not_bear_out_is_no_replay(tmp_path):
+    for told in (TAMPERED.changed(kind=RoundKind.TRUSTED), GOOD.changed(kind=RoundKind.REFUTED)):
+        found = judged("replay", file_of(tmp_path, told), code=1)
+        assert "KindDiffers" in json.dumps(found)
 
 
 def test_without_a_part_nothing_can_be_told(tmp_path):
