@@ -57,7 +57,7 @@ class ImportedCorim:
     Attributes:
         pcrs: good values by bank and index, sorted.
         environments: what the values were given for, each once; values of several are put together.
-        left_out: a sentence for each thing that was not imported.
+        left_out: a sentence for each thing that was not imported; where there are many, the last says how many more.
         signed_by: name of the key that its signature verified under; None: it is not signed.
     """
 
@@ -91,11 +91,11 @@ def import_corim(data: bytes, *, at: int, signer: VerifyingKey | None = None) ->
         else:
             reading.leave_out(f"a tag that is no CoMID ({tag.tag if isinstance(tag, CBORTag) else 'untagged'})")
     if not reading.values:
-        raise CorimRefused("it says nothing of PCRs", found="; ".join(reading.left_out) or None)
+        raise CorimRefused("it says nothing of PCRs", found="; ".join(reading.told()) or None)
     return ImportedCorim(
         pcrs=reading.pcrs(),
         environments=tuple(reading.environments),
-        left_out=tuple(reading.left_out),
+        left_out=reading.told(),
         signed_by=None if signer is None else signer.name,
     )
 
@@ -106,11 +106,15 @@ class _Reading:
     def __init__(self) -> None:
         self.values: dict[tuple[Bank, int], set[str]] = {}
         self.environments: dict[str, None] = {}
-        self.left_out: dict[str, None] = {}
+        self._left_out: dict[str, None] = {}
 
     def leave_out(self, what: str) -> None:
-        if len(self.left_out) < MAX_LEFT_OUT:
-            self.left_out[printable(what, _MAX_SHOWN_CHARACTERS)] = None
+        self._left_out[printable(what, _MAX_SHOWN_CHARACTERS)] = None
+
+    def told(self) -> tuple[str, ...]:
+        """What was left out, bounded."""
+        named, rest = list(self._left_out)[:MAX_LEFT_OUT], len(self._left_out) - MAX_LEFT_OUT
+        return (*named, f"{rest} more") if rest > 0 else tuple(named)
 
     def pcrs(self) -> PcrValues:
         banks: dict[Bank, dict[int, tuple[str, ...]]] = {}

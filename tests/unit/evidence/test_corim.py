@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatelaine.evidence import errors
-from chatelaine.evidence.corim import ImportedCorim, import_corim
+from chatelaine.evidence.corim import MAX_LEFT_OUT, ImportedCorim, import_corim
 from chatelaine.evidence.corim_cbor import MAX_CORIM_BYTES
 from chatelaine.evidence.dsse import VerifyingKey
 from chatelaine.model.tpm_policy import Bank
@@ -108,6 +108,14 @@ def test_what_our_values_cannot_express_is_left_out_and_named(tags, more, named)
     assert found.pcrs == {Bank.SHA256: {4: (FIRST.hex(),)}}
     assert len(found.left_out) == 1
     assert named in found.left_out[0]
+
+
+def test_what_is_left_out_beyond_the_bound_is_counted_and_not_passed_over():
+    """Else many harmless things would hide the one PCR that is not imported."""
+    others = [pcr(f"part {number}", [1, FIRST]) for number in range(MAX_LEFT_OUT + 5)]
+    found = imported(corim(comid(pcr(4, [1, FIRST]), *others, pcr(7, ["md5", b"x" * 16]))))
+    assert len(found.left_out) == MAX_LEFT_OUT + 1
+    assert found.left_out[-1] == "6 more"
 
 
 def test_endorsed_values_are_no_reference_values():
