@@ -6,7 +6,7 @@ import importlib
 import sys
 import time
 
-NAMES = ("quotes", "event_logs", "ima", "reference_values", "pkcs11", "claims", "tamper", "idle", "scale")
+NAMES = ("quotes", "event_logs", "ima", "reference_values", "rounds", "pkcs11", "claims", "tamper", "idle", "scale")
 
 
 def main() -> int:
