@@ -21,7 +21,6 @@ MAX_FILES_IN_POLICY: Final = 64
 MAX_DIGESTS_IN_POLICY: Final = 16
 MAX_DIGESTS_IN_ROW: Final = 64
 MAX_PATH_CHARACTERS: Final = 1024
-MAX_UNJUDGED: Final = 64
 
 CHANGING_FOLDERS: Final = ("/var/log/**", "/var/cache/**")
 """Data that changes by itself; nothing is executed from there on a host that is looked after."""
@@ -58,7 +57,7 @@ def capture_ima(entries: Sequence[ImaEntry], *, into_bundle: bool) -> CapturedIm
     for entry in entries:
         sorting.take(entry)
     rows = [(path, tuple(sorted(digests))) for path, digests in sorted(sorting.files.items())]
-    if why := _too_much(rows, sorting, into_bundle=into_bundle):
+    if why := "" if into_bundle else _too_much(rows):
         return CapturedIma(None, why=why)
     rules: dict[str, object] = {}
     if not into_bundle and rows:
@@ -72,7 +71,10 @@ def capture_ima(entries: Sequence[ImaEntry], *, into_bundle: bool) -> CapturedIm
 
 
 def _unusable(entries: Iterable[ImaEntry]) -> str:
-    """Why no rules could make these entries hold; empty if some could."""
+    """Why no rules could make these entries hold; empty if some could.
+
+    A manifest lists no name that is no text. A glob for it would fit other names as well, and any user can make one.
+    """
     for entry in entries:
         if entry.violation:
             continue
@@ -85,14 +87,12 @@ def _unusable(entries: Iterable[ImaEntry]) -> str:
             return (
                 f"{name} was measured as {shown(entry.digest.partition(':')[0])}; start the kernel with ima_hash=sha256"
             )
+        if not _is_text(entry.path) and _changing(entry.path) is None:
+            return f"{name} ran under a name that is no text, which no rule can list: find out what it is, and reboot"
     return ""
 
 
-def _too_much(rows: Sequence[tuple[str, tuple[str, ...]]], sorting: _Sorting, *, into_bundle: bool) -> str:
-    if len(sorting.unjudged) > MAX_UNJUDGED:
-        return f"{len(sorting.unjudged)} names of files are no text; a policy can pass over at most {MAX_UNJUDGED}"
-    if into_bundle:
-        return ""
+def _too_much(rows: Sequence[tuple[str, tuple[str, ...]]]) -> str:
     if len(rows) > MAX_FILES_IN_POLICY:
         return f"{len(rows)} files were measured; a policy lists at most {MAX_FILES_IN_POLICY}: ask for a bundle"
     for path, digests in rows:
@@ -114,7 +114,6 @@ class _Sorting:
     files: dict[str, set[str]] = field(default_factory=dict)
     unjudged: set[str] = field(default_factory=set)
     violations: int = 0
-    _globs: tuple[PathGlob, ...] = tuple(map(PathGlob, CHANGING_FOLDERS))
 
     def take(self, entry: ImaEntry) -> None:
         if entry.violation:
@@ -122,11 +121,9 @@ class _Sorting:
             return
         if entry.path == BOOT_AGGREGATE:
             return
-        changing = next((glob for glob in self._globs if glob.matches(entry.path)), None)
+        changing = _changing(entry.path)
         if changing is not None:
-            self.unjudged.add(changing.text)
-        elif not _is_text(entry.path):
-            self.unjudged.add("".join(c if _is_text(c) else "?" for c in entry.path)[:MAX_PATH_CHARACTERS])
+            self.unjudged.add(changing)
         else:
             self.files.setdefault(entry.path, set()).add(entry.digest)
 
@@ -139,7 +136,7 @@ class _Sorting:
             )
         if self.unjudged:
             names = ", ".join(map(shown, sorted(self.unjudged)))
-            yield f"not judged, since it changes by itself or cannot be named: {names}"
+            yield f"not judged, since it changes by itself: {names}"
         temporary = [path for path in self.files if path.startswith(TEMPORARY_FOLDERS)]
         if temporary:
             yield (
@@ -152,6 +149,14 @@ class _Sorting:
                 f"{len(several)} files were measured with more than one content (the first is {shown(min(several))}):"
                 " all of them are listed; take old ones out"
             )
+
+
+_GLOBS: Final = tuple(map(PathGlob, CHANGING_FOLDERS))
+
+
+def _changing(path: str) -> str | None:
+    """The glob of a folder that changes by itself, if the path lies there."""
+    return next((glob.text for glob in _GLOBS if glob.matches(path)), None)
 
 
 def _is_text(path: str) -> bool:

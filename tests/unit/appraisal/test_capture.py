@@ -298,11 +298,21 @@ def test_list_that_could_never_be_judged_is_left_out_as_a_whole_and_the_host_sti
     assert judged(found, evidence).verdict is Verdict.TRUSTED
 
 
-def test_name_that_is_no_text_is_passed_over_by_a_pattern_and_said():
-    paper = ran(boot=Boot()).ran(b"/opt/\xff\xfe", b"1")
+@pytest.mark.parametrize("name", [b"/usr/bin/\xff\xfe", b"/usr/bin/*\xff", b"/**/\xff"])
+def test_name_that_is_no_text_makes_no_pattern_that_lets_other_files_run(name):
+    """Any user can make such a name; as a pattern, it would have been one for `sh`, or for everything."""
+    evidence = booted(log=False, ima=ran(("/usr/bin/sh", b"shell"), boot=Boot()).ran(name, b"1"))
+    for wish in (Wish(), BUNDLE):
+        found = capture({"a": evidence}, wish)
+        assert "ima" not in found.spec["tpm"]
+        assert "no text" in left(found)["what runs (IMA)"]
+        assert judged(found, evidence).verdict is Verdict.TRUSTED
+
+
+def test_name_that_is_no_text_among_logs_is_not_judged_anyway():
+    paper = ran(("/usr/bin/sh", b"shell"), boot=Boot()).ran(b"/var/log/\xff", b"1")
     found = capture({"a": booted(log=False, ima=paper)}, Wish())
-    assert found.spec["tpm"]["ima"]["unjudgedPaths"] == ["/opt/??"]
-    assert judged(found, booted(log=False, ima=paper)).verdict is Verdict.TRUSTED
+    assert found.spec["tpm"]["ima"]["unjudgedPaths"] == ["/var/log/**"]
 
 
 def comments_of(found: Capture) -> list[Any]:
