@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 from tools.lab import event_log_writer as tcg
 from tools.lab.firmware import Boot, measured
-from typer.testing import CliRunner
 
-from chatelaine.cli.verify import app
 from support.vectors import event_log, event_log_names, expected_pcrs, gce, gce_event_log, needs_vectors
+from support.verify_command import reasons, run_here
 
 BANKS = {"sha256": tcg.SHA256, "sha384": tcg.SHA384}
 
 
 def run(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["event-log", *map(str, arguments)], input=stdin)
+    done = run_here("event-log", *arguments, stdin=stdin)
     return done.exit_code, done.stdout
 
 
@@ -29,13 +28,6 @@ def judged(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, dict]:
     assert set(report) == {"verdict", "findings", "facts"}
     assert status == {"Trusted": 0, "Untrusted": 1, "Unknown": 2}[report["verdict"]]
     return status, report
-
-
-def reasons(report: dict) -> set[str]:
-    def leaves(finding: dict) -> list[dict]:
-        return [leaf for child in finding.get("children", ()) for leaf in leaves(child)] or [finding]
-
-    return {leaf["reason"] for leaf in leaves(report["findings"])}
 
 
 class Files:

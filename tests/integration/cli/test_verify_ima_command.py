@@ -9,20 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from chatelaine.cli.verify import app
 from chatelaine.evidence.reference_files import GoodFile
 from chatelaine.evidence.reference_values import Predicate
 from support.paper_ima import PaperIma, sha256
 from support.vectors import VECTORS, needs_vectors
+from support.verify_command import run_here
 
 BASH, EVIL = b"bash 5.2", b"something nobody approved"
 PCRS = {"bank": "Sha256", "values": [{"index": 10, "anyOf": ["00" * 32]}]}
 
 
-def here(*arguments: str | Path, stdin: bytes | None = None) -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["ima", *map(str, arguments)], input=stdin)
+def here(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str]:
+    done = run_here("ima", *arguments, stdin=stdin)
     return done.exit_code, done.stdout
 
 
