@@ -33,13 +33,13 @@ from tools.lab.installation import Operator
 from bench.lab import cpu_seconds, rss_megabytes
 from bench.report import Figure, write
 from chatelaine.appraisal.host import HostCase, appraise_host
-from chatelaine.evidence.bundle import QuoteEvidence, VerifiedEvidence, verify_evidence
+from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence, verify_evidence
 from chatelaine.evidence.tpm_quote import attestation_key
 from chatelaine.evidence.tpm_types import Selection, parse_quote
 from chatelaine.model.common import ObjectMeta
 from chatelaine.model.policy import AttestationPolicy, AttestationPolicySpec
 from chatelaine.model.tpm_policy import Bank
-from chatelaine.model.verdict import PolicyStamp, Verdict
+from chatelaine.model.verdict import Appraisal, PolicyStamp, Verdict
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support.operator_cluster import OperatorCluster, operator_plane
@@ -73,9 +73,14 @@ def _alone() -> list[Figure]:
         subject=SUBJECT, stamp=PolicyStamp("base", "uid-base", 1, judging.digest()), policy=judging,
         ek_digest=EK_DIGEST, ek_certificate=None, generation=1, issued_at=1_780_000_000, accounted=frozenset(),
     )  # fmt: skip
-    if appraise_host(_verified(evidence), case).verdict is not Verdict.TRUSTED:
+    identity = HOST.identity
+
+    def judged() -> Appraisal:
+        return appraise_host(_verified(evidence, identity), case)
+
+    if judged().verdict is not Verdict.TRUSTED:
         raise AssertionError("the bundle was not accepted")
-    whole, signatures = _in_turn(lambda: appraise_host(_verified(evidence), case), _signatures(evidence))
+    whole, signatures = _in_turn(judged, _signatures(evidence))
     raw: dict[str, object] = {"what": "its two P-256 signatures alone", "value": 1 / signatures, "unit": "1/s a core"}
     tool: dict[str, object] = {
         "what": "tpm2_checkquote, its start included; the quote alone",
@@ -88,9 +93,9 @@ def _alone() -> list[Figure]:
     ]
 
 
-def _verified(evidence: QuoteEvidence) -> VerifiedEvidence:
+def _verified(evidence: QuoteEvidence, identity: EnrolledIdentity) -> VerifiedEvidence:
     return verify_evidence(
-        evidence, nonce=NONCE, subject_uid=SUBJECT, identity=HOST.identity, agent_spki=AGENT_SPKI,
+        evidence, nonce=NONCE, subject_uid=SUBJECT, identity=identity, agent_spki=AGENT_SPKI,
         gateway_spki=GATEWAY_SPKI, selection=Selection(Bank.SHA256, QUOTED), wants_log=True,
     )  # fmt: skip
 
