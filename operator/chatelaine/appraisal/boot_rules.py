@@ -16,13 +16,13 @@ from typing import Final, Protocol
 
 from chatelaine.appraisal.argument_globs import ArgumentPattern, argument_pattern
 from chatelaine.appraisal.rules import flawed
-from chatelaine.evidence.boot_facts import IMAGE_PCR, OPTION_ROM_PCR
+from chatelaine.evidence.boot_facts import IMAGE_PCR, OPTION_ROM_PCR, BootFacts
 from chatelaine.evidence.boot_log import CACHED_LOGS, VerifiedBootLog
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.evidence.event_log import NO_ACTION
 from chatelaine.evidence.tpm_algorithms import BANKS
 from chatelaine.evidence.uefi_command_line import COMMAND_LINE_PCRS, CommandLine
-from chatelaine.evidence.uefi_secure_boot import SECURE_BOOT_PCR, Authority, SecureBootState
+from chatelaine.evidence.uefi_secure_boot import SECURE_BOOT_PCR, Authority, SecureBootFacts, SecureBootState
 from chatelaine.model.material import ReferenceValues
 from chatelaine.model.printable import printable
 from chatelaine.model.tpm_policy import AuthorityRules, EventLogRules, OptionRoms, SecureBoot, TpmRules
@@ -32,6 +32,12 @@ CHECK: Final = "event log"
 MAX_NAMED: Final = 8
 """Things of one kind that a sentence names; the rest is counted."""
 MAX_SHOWN_CHARACTERS: Final = 160
+
+REQUIRED_ALONE: Final = "the policy gives no allowed authorities; software can add the required ones after the boot"
+IMAGES_NOT_JUDGED: Final = (
+    f"the policy gives no good value of PCR {IMAGE_PCR}: a boot loader that measures no command line could have told"
+    " the kernel another one"
+)
 
 
 class LogRule(Protocol):
@@ -66,11 +72,9 @@ def boot_rules(spec: TpmRules, reference: ReferenceValues | None) -> tuple[BootL
         found.append(ForbiddenImagesRule(_digests(tuple(rules.forbidden_images))))
     if rules.kernel_command_line is not None:
         line = rules.kernel_command_line
-        found.append(
-            CommandLineRule(
-                tuple(map(argument_pattern, line.required or ())), tuple(map(argument_pattern, line.forbidden or ()))
-            )
-        )
+        required, forbidden = (tuple(map(argument_pattern, globs or ())) for globs in (line.required, line.forbidden))
+        images_judged = any(value.index == IMAGE_PCR for value in spec.pcrs.values)
+        found.append(CommandLineRule(required, forbidden, images_judged))
     return (BootLogRule(tuple(found)),)
 
 
@@ -127,8 +131,8 @@ class BootLogRule:
         return all_of(CHECK, [replays, *(rule.judge_log(log) for rule in self.rules)])
 
 
-def _holds(check: str, reason: str, *, found: str | None = None) -> Finding:
-    return Finding(check, Outcome.HOLDS, reason, found=found)
+def _holds(check: str, reason: str, detail: str = "", *, found: str | None = None) -> Finding:
+    return Finding(check, Outcome.HOLDS, reason, detail, found=found)
 
 
 def _refuted(check: str, reason: str, detail: str, *, expected: str | None = None, found: str | None = None) -> Finding:
@@ -144,19 +148,27 @@ class SecureBootRule:
         check, facts = "secure boot", log.facts.secure_boot
         if facts.state is SecureBootState.NOT_SHOWN:
             return _refuted(check, "SecureBootNotShown", facts.gap)
+        return _unverified(check, facts) or _holds(check, "SecureBootEnabled", found=facts.state.value)
+
+
+def _unverified(check: str, facts: SecureBootFacts) -> Finding | None:
+    """Why not everything that was started had to be verified; the state was shown."""
+    if facts.state is not SecureBootState.ENABLED:
         expected, found = SecureBootState.ENABLED.value, facts.state.value
-        if facts.state is not SecureBootState.ENABLED:
-            return _refuted(check, "SecureBootDisabled", "Secure Boot was off", expected=expected, found=found)
-        if facts.debug_mode:
-            return _refuted(check, "FirmwareDebugMode", "the firmware runs in its debug mode")
-        if facts.validation_off:
-            return _refuted(check, "BootLoaderValidationOff", "the boot loader was told to verify nothing")
-        return _holds(check, "SecureBootEnabled", found=found)
+        return _refuted(check, "SecureBootDisabled", "Secure Boot was off", expected=expected, found=found)
+    if facts.debug_mode:
+        return _refuted(check, "FirmwareDebugMode", "the firmware runs in its debug mode")
+    if facts.validation_off:
+        return _refuted(check, "BootLoaderValidationOff", "the boot loader was told to verify nothing")
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class AuthoritiesRule:
-    """Who verified what booted, each named by the SHA-256 of its certificate; an entry that is a digest by itself."""
+    """Who verified what booted, each named by the SHA-256 of its certificate; an entry that is a digest by itself.
+
+    Only where nothing can have booted unverified: software that did could append any authority afterwards.
+    """
 
     required: frozenset[str]
     allowed: frozenset[str] | None
@@ -173,6 +185,11 @@ class AuthoritiesRule:
         check, facts = "authorities", log.facts.secure_boot
         if facts.authorities_gap:
             return _refuted(check, "AuthoritiesNotShown", facts.authorities_gap)
+        unverified = _unverified(check, facts)
+        if unverified is not None:
+            return unverified
+        if not facts.authorities:
+            return _refuted(check, "AuthoritiesNotShown", "the log names nobody who verified what booted")
         by_digest = {authority_name(authority): authority for authority in facts.authorities}
         for name, authority in by_digest.items():
             if name in self.forbidden:
@@ -184,7 +201,8 @@ class AuthoritiesRule:
         if missing:
             detail = f"{min(missing)} verified nothing that booted"
             return _refuted(check, "AuthorityMissing", detail, expected=_some(missing), found=_some(by_digest))
-        return _holds(check, "AuthoritiesAccepted", found=_some(by_digest))
+        caution = REQUIRED_ALONE if self.required and self.allowed is None else ""
+        return _holds(check, "AuthoritiesAccepted", caution, found=_some(by_digest))
 
 
 def authority_name(authority: Authority) -> str:
@@ -223,13 +241,20 @@ class OptionRomRule:
         """Look at PCR 2."""
         check, images = "option ROMs", log.facts.option_roms
         if images is None:
-            return _refuted(check, "OptionRomsNotShown", f"PCR {OPTION_ROM_PCR} was not quoted")
+            return _refuted(check, "OptionRomsNotShown", _not_shown(log.facts, OPTION_ROM_PCR))
         if images:
             first = images[0]
             more = f" (and {len(images) - 1} more)" if len(images) > 1 else ""
             detail = f"event {first.number}: an option ROM was measured into PCR {OPTION_ROM_PCR}{more}"
             return _refuted(check, "OptionRomMeasured", detail, expected="none", found=first.digest.hex())
         return _holds(check, "NoOptionRom")
+
+
+def _not_shown(facts: BootFacts, pcr: int) -> str:
+    """Why nothing can be said of what was not measured into this PCR."""
+    if pcr not in facts.quoted:
+        return f"PCR {pcr} was not quoted"
+    return f"PCR {pcr} has no separator: the firmware's part of it did not end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,15 +266,15 @@ class ForbiddenImagesRule:
     def judge_log(self, log: VerifiedBootLog) -> Finding:
         """Go through the events of all quoted PCRs."""
         check, bank = "forbidden images", BANKS[log.bank]
-        left_out = {OPTION_ROM_PCR, IMAGE_PCR}.difference(log.facts.quoted)
-        if left_out:
-            return _refuted(check, "ImagesNotShown", f"PCR {min(left_out)} was not quoted")
         for event in log.log.events:
             if event.type != NO_ACTION and event.pcr in log.facts.quoted:
                 digest = event.digests[bank.tpm_id]
                 if digest in self.digests:
                     detail = f"event {event.number} of PCR {event.pcr} carries a forbidden digest"
                     return _refuted(check, "ImageForbidden", detail, found=digest.hex())
+        left_out = {OPTION_ROM_PCR, IMAGE_PCR} - log.facts.separators
+        if left_out:
+            return _refuted(check, "ImagesNotShown", _not_shown(log.facts, min(left_out)))
         others = sum(len(digest) != bank.size_bytes for digest in self.digests)
         if others:
             detail = f"{others} forbidden digests are not of the quoted bank {log.bank.value}; nothing is known of them"
@@ -259,10 +284,16 @@ class ForbiddenImagesRule:
 
 @dataclass(frozen=True, slots=True)
 class CommandLineRule:
-    """Every kernel command line has the required arguments, and none a forbidden one."""
+    """Every kernel command line has the required arguments, and none a forbidden one.
+
+    Attributes:
+        required, forbidden: globs.
+        images_judged: does the policy give good values of PCR 4?
+    """
 
     required: tuple[ArgumentPattern, ...]
     forbidden: tuple[ArgumentPattern, ...]
+    images_judged: bool
 
     def judge_log(self, log: VerifiedBootLog) -> Finding:
         """Go through the command lines."""
@@ -272,7 +303,8 @@ class CommandLineRule:
         if not facts.lines:
             return _refuted(check, "CommandLineNotShown", "the log shows no kernel command line")
         refusal = _refused_line(self, facts.lines)
-        return refusal or _holds(check, "CommandLineAccepted", found=_shown(facts.lines[-1].text))
+        caution = "" if self.images_judged else IMAGES_NOT_JUDGED
+        return refusal or _holds(check, "CommandLineAccepted", caution, found=_shown(facts.lines[-1].text))
 
 
 @lru_cache(maxsize=CACHED_LOGS)

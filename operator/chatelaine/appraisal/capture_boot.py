@@ -80,6 +80,9 @@ def _secure_boot(found: CapturedBoot, hosts: Mapping[str, BootFacts]) -> None:
 
 def _authorities(found: CapturedBoot, hosts: Mapping[str, BootFacts]) -> None:
     names: dict[str, str] = {}
+    if "secureBoot" in found.left:
+        found.left["authorities"] = found.left["secureBoot"]
+        return
     for host, facts in hosts.items():
         if facts.secure_boot.authorities_gap:
             found.left["authorities"] = f"{host}: {facts.secure_boot.authorities_gap}"
@@ -124,7 +127,9 @@ def _dbx(found: CapturedBoot, hosts: Mapping[str, BootFacts], *, into_bundle: bo
 def _option_roms(found: CapturedBoot, hosts: Mapping[str, BootFacts]) -> None:
     for host, facts in hosts.items():
         if facts.option_roms is None or facts.option_roms:
-            why = "PCR 2 was not quoted" if facts.option_roms is None else "its firmware starts option ROMs or drivers"
+            why = "its firmware starts option ROMs or drivers"
+            if facts.option_roms is None:
+                why = "PCR 2 was not quoted, or has no separator"
             found.left["optionRoms"] = f"{host}: {why}"
             return
     found.rules["optionRoms"] = "Refuse"

@@ -43,14 +43,18 @@ class BootFacts:
     Attributes:
         quoted: indices of the PCRs that these facts rest on.
         secure_boot: what PCR 7 shows.
+        separators: PCRs whose firmware part was ended by a separator that tells of no error. Without one, that
+            something was *not* measured says nothing.
         images: what PCR 2 and 4 name as started, besides separators and the texts that are known.
-        option_roms: whatever was measured into PCR 2 besides separators; None if PCR 2 was not quoted.
+        option_roms: whatever was measured into PCR 2 besides separators; None if PCR 2 was not quoted, or is empty and
+            has no separator.
         partition_tables: of the disks that were booted from.
         command_lines: what kernels were told.
     """
 
     quoted: tuple[int, ...]
     secure_boot: SecureBootFacts
+    separators: frozenset[int]
     images: tuple[MeasuredImage, ...]
     option_roms: tuple[MeasuredImage, ...] | None
     partition_tables: tuple[PartitionTable, ...]
@@ -69,11 +73,13 @@ def boot_facts(log: EventLog, tpm_id: int, quoted: Sequence[int]) -> BootFacts:
     roms = [_image(event, tpm_id) for event in events if event.pcr == OPTION_ROM_PCR]
     option_roms = tuple(image for image in roms if image is not None)
     started = [_image(event, tpm_id) for event in events if event.pcr == IMAGE_PCR and not _is_action(event, tpm_id)]
+    separators = frozenset(event.pcr for event in events if separator(event, tpm_id) is Separator.NORMAL)
     return BootFacts(
         quoted=tuple(sorted(quoted)),
         secure_boot=_secure_boot(events, tpm_id, quoted),
+        separators=separators,
         images=(*option_roms, *(image for image in started if image is not None)),
-        option_roms=option_roms if OPTION_ROM_PCR in quoted else None,
+        option_roms=option_roms if option_roms or OPTION_ROM_PCR in separators else None,
         partition_tables=tuple(_partition_tables(events, tpm_id)),
         command_lines=command_lines(events, tpm_id, quoted),
     )

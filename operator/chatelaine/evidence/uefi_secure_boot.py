@@ -32,8 +32,8 @@ from chatelaine.evidence.uefi_signatures import Signature, parse_authority, pars
 SECURE_BOOT_PCR: Final = 7
 DEBUG_MODE: Final = b"UEFI Debug Mode"
 SHIM_LOCK: Final = uefi.guid("605dab50-e046-4300-abb6-3dd810dd8b23")
-SHIM_VALIDATION_OFF: Final = uefi.Variable(SHIM_LOCK, "MokSBState", b"\x01")
-"""A person told shim to start what nobody signed; the firmware's `SecureBoot` is 1 all the same."""
+SHIM_VALIDATION: Final = (SHIM_LOCK, "MokSBState")
+"""Anything but zero: shim was told to start what nobody signed; the firmware's `SecureBoot` is 1 all the same."""
 
 _SHIM_SETTINGS: Final = frozenset(
     (SHIM_LOCK, name) for name in ("SbatLevel", "MokListTrusted", "MokSBState", "MokDBState", "MokPolicy")
@@ -195,7 +195,8 @@ class _Reading:
             self.seen.add(name)
             self._configuration(event, name, found.content)
         elif name in _SHIM_SETTINGS:
-            self.validation_off = self.validation_off or found == SHIM_VALIDATION_OFF
+            off = name == SHIM_VALIDATION and bool(found.content.strip(b"\x00"))
+            self.validation_off = self.validation_off or off
         elif self.closed or name == uefi.ALLOWED_SIGNATURES:
             self._authority(event, found)
 

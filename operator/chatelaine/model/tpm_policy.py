@@ -144,7 +144,8 @@ class AuthorityRules(Model):
         Field(
             min_length=1,
             max_length=32,
-            description="Authorities of which each must have verified something.",
+            description="Authorities of which each must have verified something. Software can add some after the boot:"
+            " give `allowed` as well.",
             json_schema_extra=set_list(),
         ),
     ] = None
@@ -169,7 +170,9 @@ class AuthorityRules(Model):
 
 
 class KernelCommandLine(Model):
-    """Globs (`*`, `?`) over single arguments of the measured kernel command line."""
+    """Globs (`*`, `?`) over single arguments of the measured kernel command line. A later argument may take back a
+    required one (`lockdown=none`): forbid what would.
+    """
 
     required: Annotated[
         list[ArgumentGlob] | None,
@@ -191,7 +194,9 @@ class EventLogRules(Model):
 
     replay: Annotated[Replay, Field(description="The log must replay to the quoted PCRs.")]
     secure_boot: Annotated[SecureBoot | None, Field(description="Enabled: Secure Boot must have been on.")] = None
-    authorities: Annotated[AuthorityRules | None, Field(description="Who verified what booted.")] = None
+    authorities: Annotated[
+        AuthorityRules | None, Field(description="Who verified what booted; refused where Secure Boot was off.")
+    ] = None
     dbx_at_least: Annotated[
         list[HexDigest] | None,
         Field(
@@ -212,7 +217,13 @@ class EventLogRules(Model):
             json_schema_extra=set_list(),
         ),
     ] = None
-    kernel_command_line: Annotated[KernelCommandLine | None, Field(description="What the kernel was told.")] = None
+    kernel_command_line: Annotated[
+        KernelCommandLine | None,
+        Field(
+            description="What the kernel was told, as the boot loader measured it. Which boot loader that was, PCR 4"
+            " shows: give its good values as well."
+        ),
+    ] = None
 
 
 # --- runtime integrity (IMA) ----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from chatelaine.evidence.bundle import LogFlaw
 from chatelaine.model.material import ReferenceValues
 from chatelaine.model.tpm_policy import Bank, TpmRules
 from chatelaine.model.verdict import Finding, Outcome
-from support.paper_boot import PaperBoot, lab_log, secure_boot, verified
+from support.paper_boot import SHIM_LOCK, PaperBoot, lab_log, secure_boot, verified
 from support.paper_host import PaperHost
 
 LOADERS_CERTIFICATE = authority_digest("Laboratory db")
@@ -117,9 +117,21 @@ def test_secure_boot_that_verifies_nothing_is_refused():
     debug.measure(7, tcg.EV_EFI_ACTION, b"UEFI Debug Mode")
     debug.separate(7)
     assert reason(debug.data, secureBoot="Enabled") == "FirmwareDebugMode"
-    off = secure_boot()
-    off.entry(b"\x01", "MokSBState", tcg.uuid.UUID("605dab50-e046-4300-abb6-3dd810dd8b23"))
-    assert reason(off.data, secureBoot="Enabled") == "BootLoaderValidationOff"
+    assert reason(validation_off(b"\x01").data, secureBoot="Enabled") == "BootLoaderValidationOff"
+
+
+@pytest.mark.parametrize("content", [b"\x02", b"\xff", b"\x00\x01"])
+def test_validation_turned_off_by_another_value_than_one_is_seen(content):
+    """shim holds any value but zero for yes."""
+    assert reason(validation_off(content).data, secureBoot="Enabled") == "BootLoaderValidationOff"
+    holds(validation_off(b"\x00").data, secureBoot="Enabled")
+
+
+def validation_off(content: bytes) -> PaperBoot:
+    """What shim measures of its setting."""
+    boot = secure_boot()
+    boot.entry(content, "MokSBState", SHIM_LOCK)
+    return boot
 
 
 # --- authorities ----------------------------------------------------------------------------------------------
@@ -132,7 +144,21 @@ def test_authorities_that_are_asked_for_are_found():
 
 def test_authority_that_verified_nothing_is_missed():
     assert reason(lab_log(), authorities={"required": [OTHER_CERTIFICATE]}) == "AuthorityMissing"
-    assert reason(lab_log(secure_boot=False), authorities={"required": [LOADERS_CERTIFICATE]}) == "AuthorityMissing"
+    assert reason(lab_log(), authorities={"required": [LOADERS_CERTIFICATE, OTHER_CERTIFICATE]}) == "AuthorityMissing"
+
+
+def test_rule_that_software_can_meet_after_the_boot_says_so():
+    """Who is required can be appended to PCR 7, a whole command line to PCR 8, if the boot loader measured none."""
+    alone = found(lab_log(), authorities={"required": [LOADERS_CERTIFICATE]}).children[1]
+    assert (alone.outcome, "after the boot" in alone.detail) == (Outcome.HOLDS, True)
+    both = {"required": [LOADERS_CERTIFICATE], "allowed": [LOADERS_CERTIFICATE]}
+    assert not found(lab_log(), authorities=both).children[1].detail
+    line = {"kernelCommandLine": {"required": ["ro"]}}
+    assert "PCR 4" in found(lab_log(), **line).children[1].detail
+    judging = spec(**line).model_dump(mode="json", by_alias=True, exclude_none=True)
+    judging["pcrs"]["values"].append({"index": 4, "anyOf": ["00" * 32]})
+    (rule,) = boot_rules(TpmRules.model_validate(judging), None)
+    assert not rule.judge_log(verified(lab_log())).children[1].detail
 
 
 def test_boot_loader_that_another_authority_verified_is_refused():
@@ -157,6 +183,24 @@ def test_authorities_that_are_not_shown_are_refused(rule):
     digest = OTHER_CERTIFICATE if rule == "forbidden" else LOADERS_CERTIFICATE
     assert reason(boot.data, authorities={rule: [digest]}) == "AuthoritiesNotShown"
     assert reason(lab_log(), quoted=(0,), authorities={rule: [digest]}) == "AuthoritiesNotShown"
+
+
+@pytest.mark.parametrize("rule", ["required", "allowed"])
+def test_authority_appended_to_a_boot_that_nobody_verified_is_not_believed(rule):
+    """Secure Boot off, or shim told to verify nothing: whatever ran then can extend PCR 7 with a good authority."""
+    for boot, expected in (
+        (secure_boot(on=False), "SecureBootDisabled"),
+        (validation_off(b"\x01"), "BootLoaderValidationOff"),
+    ):
+        boot.entry(OWNER.bytes_le + authority("Laboratory db"))
+        assert reason(boot.data, authorities={rule: [LOADERS_CERTIFICATE]}) == expected
+
+
+@pytest.mark.parametrize("rule", ["allowed", "forbidden"])
+def test_boot_that_shows_no_authority_at_all_is_refused(rule):
+    """Somebody verified what booted, if Secure Boot was on; that nobody is named does not show who."""
+    assert reason(secure_boot().data, authorities={rule: [OTHER_CERTIFICATE]}) == "AuthoritiesNotShown"
+    assert reason(lab_log(secure_boot=False), authorities={rule: [OTHER_CERTIFICATE]}) == "SecureBootDisabled"
 
 
 def test_image_that_its_own_digest_verified_is_named_by_it():
@@ -221,6 +265,15 @@ def test_option_roms_that_are_not_shown_are_refused():
     assert reason(lab_log(), quoted=(4,), optionRoms="Refuse") == "OptionRomsNotShown"
 
 
+def test_firmware_that_measures_nothing_shows_no_absence():
+    """A PCR without separator: the firmware did not say that this is all."""
+    assert reason(secure_boot().data, optionRoms="Refuse") == "OptionRomsNotShown"
+    for ended in ((2,), (4,)):
+        boot = PaperBoot()
+        boot.separate(*ended)
+        assert reason(boot.data, forbiddenImages=["00" * 32]) == "ImagesNotShown"
+
+
 def test_forbidden_image_is_refused():
     holds(lab_log(), forbiddenImages=[image_digest(b"boot loader 0.9")])
     assert reason(lab_log(), forbiddenImages=[image_digest(b"boot loader 1.0")]) == "ImageForbidden"
@@ -234,6 +287,7 @@ def test_forbidden_image_in_any_quoted_pcr_and_under_any_type_is_refused():
 
 def test_digest_in_a_pcr_that_was_not_quoted_says_nothing():
     boot = PaperBoot()
+    boot.separate(2, 4)
     boot.measure(5, tcg.EV_EFI_ACTION, b"harmless", b"forbidden image")
     holds(boot.data, quoted=(2, 4), forbiddenImages=[image_digest(b"forbidden image")])
 
