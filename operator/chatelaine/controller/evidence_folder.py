@@ -254,14 +254,18 @@ class EvidenceFolder:
             raise StoreUnusable(f"{self.path}/{parent}: {error.strerror}") from error
 
     def _sizes(self, parent: str, place: str) -> list[tuple[str, int]]:
-        """Names and sizes; what is no folder has none."""
+        """Names and sizes of what is there; what is no folder has none. Another process may remove some meanwhile."""
+        sizes = []
         try:
             with self._walk(parent, place) as folder, os.scandir(folder) as found:
-                return sorted((entry.name, entry.stat(follow_symlinks=False).st_size) for entry in found)
+                for entry in found:
+                    with contextlib.suppress(FileNotFoundError):
+                        sizes.append((entry.name, entry.stat(follow_symlinks=False).st_size))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise StoreUnusable(f"{self.path}/{parent}/{place}: {error.strerror}") from error
+        return sorted(sizes)
 
     @contextlib.contextmanager
     def _walk(self, *names: str, make: bool = False) -> Iterator[int]:

@@ -4,9 +4,10 @@ What is written, in this order: the round's parts (event log, IMA list), the rou
 other order. So a process that is killed between any two steps leaves parts that no mark leads to, and the next one that
 opens the store removes them; a mark leads to all that its round needs, or damage is told.
 
-Room is made from what is worth least: rounds of Hsms that are gone; then, oldest first, rounds of living ones, but
-never the newest trusted one of a living Hsm (what its next boot is compared with) nor its refutations (what a person
-must look at before re-admitting it). Where only those are left, the store is full, and says so.
+Room is made from what is worth least: rounds of Hsms that are gone; then the oldest round of the living Hsm whose
+rounds take most, so that none drives out those of others by long lists of its own; but never the newest trusted one of
+a living Hsm (what its next boot is compared with) nor its refutations (what a person must look at before re-admitting
+it). Where only those are left, the store is full, and says so.
 """
 
 from __future__ import annotations
@@ -271,7 +272,15 @@ class EvidenceStore:
     def _least(self, living: Collection[str] | None) -> Entry | None:
         """What goes next; None where all must stay."""
         gone = [e for e in self.entries() if living is not None and e.hsm_uid not in living]
-        return gone[0] if gone else next((e for e in self.entries() if not self._stays(e)), None)
+        if gone:
+            return gone[0]
+        may_go = [e for e in self.entries() if not self._stays(e)]
+        room = Counter[str]()
+        for entry in may_go:
+            objects = (entry.digest, *self._parts[entry.digest])
+            room[entry.hsm_uid] += BLOCK_BYTES + sum(_blocks(self._sizes[digest]) for digest in objects)
+        most = max(room.values(), default=0)
+        return next((e for e in may_go if room[e.hsm_uid] == most), None)
 
     def _stays(self, entry: Entry) -> bool:
         """Of a living Hsm: its refutations, and its newest trusted round."""

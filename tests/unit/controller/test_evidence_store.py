@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -202,6 +203,16 @@ def test_host_that_changes_with_every_round_does_not_drive_out_others(path):
     assert big.entries("uid-b") == (mine,)
 
 
+def test_host_whose_rounds_are_long_does_not_drive_out_those_of_others(path):
+    """A list of what ran has up to 32 MiB, and a host writes its own."""
+    small = reopened(path, room=40 * BLOCK_BYTES)
+    others = [keep(small, number, RoundKind.BLOCKED, uid=f"uid-{number}") for number in range(1, 6)]
+    for number in range(6, 26):
+        keep(small, number, RoundKind.AUDITED, b"%d" % number * 5 * BLOCK_BYTES, group=number)
+    assert set(others) <= set(small.entries())
+    assert small.newest("uid-a", RoundKind.AUDITED).received_ms == 25
+
+
 KINDS = st.sampled_from(list(RoundKind))
 STEPS = st.lists(st.tuples(KINDS, st.sampled_from(["a", "b", "c"]), st.integers(1, 3), st.integers(0, 3)), max_size=24)
 
@@ -329,6 +340,23 @@ def test_marks_that_are_none_are_cleared_and_told(path, opened, name):
     fresh = store(path)
     assert len(fresh.open().damaged) == 1
     assert not folder.exists()
+
+
+def test_mark_that_goes_while_others_are_listed_hides_none_of_them(path, opened, monkeypatch):
+    """A person reads the folder while the operator makes room in it."""
+    gone, kept = keep(opened, 1, RoundKind.BLOCKED), keep(opened, 2, RoundKind.REFUTED)
+    scan = os.scandir
+
+    @contextlib.contextmanager
+    def slow(folder):
+        with scan(folder) as found:
+            entries = list(found)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(gone.mark, dir_fd=folder)
+        yield iter(entries)
+
+    monkeypatch.setattr(os, "scandir", slow)
+    assert list(EvidenceFolder(path).marks()) == [(kept.hsm_uid, kept.mark)]
 
 
 def test_marks_say_what_entries_are():
