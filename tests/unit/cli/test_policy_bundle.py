@@ -1,38 +1,22 @@
-"""`chatelaine policy bundle`, `inspect` and `split`: from what a person wrote to what a policy names."""
+"""`chatelaine policy bundle`: from what a person wrote to what is signed."""
 
 from __future__ import annotations
 
 import json
-import secrets
 import subprocess
 import time
-from pathlib import Path
 
 import cbor2
 import pytest
-import yaml
 from cbor2 import CBORTag
-from typer.testing import CliRunner, Result
 
-from chatelaine.cli.policy import app
 from chatelaine.cli.policy_description import moment, rfc3339
-from chatelaine.cli.policy_split import MAX_PIECES, PIECE_BYTES
 from chatelaine.evidence.reference_files import GoodFile
-from chatelaine.evidence.reference_values import Predicate, read_payload, verify_bundle
+from chatelaine.evidence.reference_values import Predicate, read_payload
 from chatelaine.model.tpm_policy import Bank
 from support.paper_ima import PaperIma, sha256
-from support.reference_bundles import (
-    ALICE,
-    BOB,
-    DIGEST,
-    MALLORY,
-    NOW,
-    OLD_DIGEST,
-    PREDICATE,
-    bundle,
-    signed,
-    source,
-)
+from support.policy_command import run
+from support.reference_bundles import ALICE, DIGEST, NOW, OLD_DIGEST, PREDICATE, bundle
 
 WRITTEN = f"""
 name: baseline
@@ -45,10 +29,6 @@ files:
 - {{path: /usr/bin/gateway, digests: ["{OLD_DIGEST}"], until: {rfc3339(NOW + 3600)}}}
 - {{path: /usr/lib/libtpm.so, digests: ["sha384:{"cd" * 48}", "sha512:{"ef" * 64}"]}}
 """
-
-
-def run(*arguments: object, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(app, [*map(str, arguments)], input=stdin)
 
 
 def made(*arguments: object, stdin: bytes | None = None) -> Predicate:
@@ -270,144 +250,3 @@ def test_description_that_would_be_refused_later_is_refused_here(written):
 def test_usage_errors_of_bundle_end_with_64(arguments):
     done = run("bundle", *arguments)
     assert (done.exit_code, done.stdout_bytes) == (64, b"")
-
-
-# --- inspecting ------------------------------------------------------------------------------------------------
-
-
-def policy(folder: Path, **changes: object) -> Path:
-    spec = {
-        "freshness": {"maxAgeSeconds": 30},
-        "tpm": {"pcrs": {"bank": "Sha256", "values": [{"index": 7, "anyOf": ["77" * 32]}]}},
-        "referenceValues": source().dump() | changes,
-    }
-    path = folder / "policy.json"
-    path.write_text(json.dumps({"kind": "AttestationPolicy", "spec": spec}))
-    return path
-
-
-def inspected(*arguments: object, stdin: bytes) -> tuple[int, dict]:
-    done = run("inspect", "-", *arguments, "--json", stdin=stdin)
-    return done.exit_code, json.loads(done.stdout)
-
-
-def test_bundle_that_the_policy_would_take(tmp_path):
-    status, report = inspected("--policy", policy(tmp_path, threshold=2), stdin=bundle(ALICE, BOB))
-    assert (status, report["verdict"], report["findings"]["reason"]) == (0, "Trusted", "ThresholdMet")
-    facts = report["facts"]
-    assert facts.pop("digest").startswith("sha256:")
-    assert len(facts.pop("signatures")) == 2
-    assert facts == {
-        "name": "baseline",
-        "version": 7,
-        "issuedAt": "2026-11-21T12:00:00Z",
-        "pcrs": {"Sha256": {"4": ["11" * 32, "22" * 32], "7": ["77" * 32]}},
-        "dbxAtLeast": 2,
-        "files": {"paths": 2, "contents": 4, "inGrace": 1},
-    }
-
-
-@pytest.mark.parametrize(
-    ("changes", "more", "reason"),
-    [
-        ({"threshold": 2}, [], "ThresholdNotMet"),
-        ({"series": "lab"}, [], "SeriesMismatch"),
-        ({}, ["--not-below", 8], "ReferenceRolledBack"),
-    ],
-)
-def test_bundle_that_the_policy_would_refuse(tmp_path, changes, more, reason):
-    status, report = inspected("--policy", policy(tmp_path, **changes), *more, stdin=bundle())
-    assert (status, report["verdict"], report["findings"]["reason"]) == (1, "Untrusted", reason)
-
-
-def test_nobody_can_tell_who_may_sign_without_being_told():
-    for content in (bundle(), PREDICATE.encode()):
-        status, report = inspected(stdin=content)
-        assert (status, report["verdict"], report["findings"]["reason"]) == (2, "Unknown", "SignersUnknown")
-        assert report["facts"]["version"] == 7
-
-
-def test_keys_may_be_given_instead_of_a_policy(tmp_path):
-    keys = []
-    for signer in (ALICE, MALLORY):
-        (tmp_path / signer.name).write_text(signer.listed().public_key)
-        keys += ["--key", tmp_path / signer.name]
-    assert inspected(*keys, stdin=bundle())[0] == 1
-    assert inspected(*keys, "--threshold", 1, stdin=bundle())[0] == 0
-
-
-def test_report_for_people():
-    done = run("inspect", "-", stdin=bundle())
-    assert done.stdout.startswith("Unknown")
-    assert "baseline" in done.stdout
-
-
-@pytest.mark.parametrize(
-    "content", [b"{}", signed(b"{}", ALICE).encode(), signed(b"", ALICE, payload_type="a").encode()]
-)
-def test_what_is_no_bundle_is_refused(content):
-    assert inspected(stdin=content)[0] == 1
-
-
-def test_usage_errors_of_inspect_end_with_64(tmp_path):
-    path = policy(tmp_path)
-    (tmp_path / "key").write_text(ALICE.listed().public_key)
-    without = tmp_path / "without.json"
-    without.write_text(json.dumps({**json.loads(path.read_text())["spec"], "referenceValues": None}))
-    for arguments in (
-        ["--policy", path, "--threshold", 1],
-        ["--policy", without],
-        ["--policy", "/nonexistent"],
-        ["--key", "/nonexistent"],
-        ["--key", tmp_path / "key", "--threshold", 17],
-        ["--key", without],
-    ):
-        assert run("inspect", "-", *arguments, stdin=bundle()).exit_code == 64
-    assert run("inspect", "-", stdin=b"no JSON").exit_code == 64
-
-
-# --- splitting -------------------------------------------------------------------------------------------------
-
-
-def many(count: int, folder: str = "/usr/lib") -> tuple[GoodFile, ...]:
-    return tuple(GoodFile(f"{folder}/{n}", (f"sha256:{secrets.token_hex(32)}",)) for n in range(count))
-
-
-@pytest.mark.parametrize(("count", "pieces"), [(1, 1), (20_000, 3)])
-def test_pieces_put_together_are_the_bundle(tmp_path, count, pieces):
-    (tmp_path / "envelope").write_bytes(bundle(files=many(count)))
-    text = run("split", tmp_path / "envelope", "--namespace", "keys").stdout
-    manifests = list(yaml.safe_load_all(text))
-    names = [manifest["metadata"]["name"] for manifest in manifests]
-    assert names == [f"baseline-v7-{number}" for number in range(pieces)]
-    assert {manifest["metadata"]["namespace"] for manifest in manifests} == {"keys"}
-    refs = yaml.safe_load("\n".join(line[2:] for line in text.splitlines() if line.startswith("# ")))
-    by_name = {manifest["metadata"]["name"]: manifest["data"] for manifest in manifests}
-    found = [by_name[ref["name"]][ref["key"]] for ref in refs["configMapRefs"]]
-    assert all(len(piece) <= PIECE_BYTES for piece in found)
-    assert len(verify_bundle("".join(found).encode(), source(), not_below=7).files) == count
-
-
-def test_white_space_of_an_envelope_is_not_carried_on(tmp_path):
-    (tmp_path / "envelope").write_text(json.dumps(json.loads(bundle()), indent=4) + "\n")
-    (manifest,) = yaml.safe_load_all(run("split", tmp_path / "envelope", "--name", "x").stdout)
-    assert verify_bundle(manifest["data"]["envelope"].encode(), source(), not_below=7)
-
-
-def test_bundle_that_no_policy_could_name_is_not_split(tmp_path):
-    files = (file for number in range(3800) for file in many(1, f"/{number}/{'x' * 2900}"))
-    (tmp_path / "envelope").write_bytes(bundle(files=tuple(files)))
-    assert MAX_PIECES * PIECE_BYTES < (tmp_path / "envelope").stat().st_size < 16 * 1024 * 1024
-    done = run("split", tmp_path / "envelope")
-    assert (done.exit_code, done.stdout_bytes) == (64, b"")
-    assert "mount it" in " ".join(done.stderr.split())
-
-
-@pytest.mark.parametrize(
-    ("content", "status"),
-    [(signed(PREDICATE.encode()).encode(), 64), (PREDICATE.encode(), 1), (signed(b"{}", ALICE).encode(), 1)],
-    ids=["unsigned", "payload", "other payload"],
-)
-def test_what_is_no_signed_bundle_is_not_split(content, status):
-    done = run("split", "-", stdin=content)
-    assert (done.exit_code, done.stdout_bytes) == (status, b"")

@@ -1,140 +1,33 @@
-"""The client of our processes against peers that are slow, huge, mute, strangers, or say no."""
+"""What our client makes of the answers of peers that are slow, huge, mute, or say no."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gzip
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
-from chatelaine.model.identifiers import OPERATOR_SERVER_NAME, agent_server_name
-from chatelaine.pki.leaf import ProcessLeaf
-from chatelaine.wire.messages import Activated, Activation, Change, ChangeKind
+from chatelaine.wire.messages import Activated, Change
 from chatelaine.wire.peer import (
-    PeerClient,
-    PeerError,
     PeerMalformed,
-    PeerNotAuthenticated,
     PeerRefused,
     PeerUnreachable,
-    Target,
-    _key_of,
 )
-from support.pki import new_authority, new_leaf
-
-NAME = agent_server_name("hsm-a")
-LONG_SECONDS = 20.0
-SHORT_SECONDS = 0.3
-BOUND_BYTES = 4096
-GOOD = b'{"secret":"AAAA"}'
-
-Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-class Pki:
-    """A CA, and the leaves that matter here."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.authority = new_authority()
-        self.agent = new_leaf(self.authority, folder / "agent", NAME)
-        self.operator = new_leaf(self.authority, folder / "operator", OPERATOR_SERVER_NAME)
-
-
-@pytest.fixture
-def pki(tmp_path: Path) -> Pki:
-    return Pki(tmp_path)
-
-
-def said(body: bytes, status: str = "200 OK", *headers: str, length: int | None = None) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-@asynccontextmanager
-async def peer(script: Script, context: ssl.SSLContext | None) -> AsyncIterator[int]:
-    """A listener that reads the head of a request and then does as the script says; gives its port."""
-    running: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        running.add(task)
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            await script(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.transport.abort()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-
-
-def client(
-    pki: Pki,
-    port: int,
-    *,
-    seconds: float = LONG_SECONDS,
-    leaf: ProcessLeaf | None = None,
-    admits: Callable[[bytes], bool] | None = None,
-) -> PeerClient:
-    return PeerClient(
-        Target("127.0.0.1", port, NAME),
-        (leaf or pki.operator).client_context(),
-        timeout_seconds=seconds,
-        max_answer_bytes=BOUND_BYTES,
-        admits=admits,
-    )
-
-
-def once(*chunks: bytes) -> Script:
-    """Say this, then wait to be closed."""
-
-    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for chunk in chunks:
-            writer.write(chunk)
-            await writer.drain()
-        await asyncio.Event().wait()
-
-    return script
-
-
-async def ask(pki: Pki, script: Script, *, seconds: float = LONG_SECONDS) -> PeerError:
-    """How one call to such a peer ends."""
-    async with peer(script, pki.agent.server_context()) as port, client(pki, port, seconds=seconds) as asking:
-        with pytest.raises(PeerError) as error:
-            await asking.call("GET", "/v1/identity", None, Activated)
-        return error.value
-
-
-async def listen(pki: Pki, script: Script, *, silence_seconds: float = LONG_SECONDS) -> tuple[list[Change], PeerError]:
-    """What a stream from such a peer gave before it ended, and how it ended."""
-    heard: list[Change] = []
-    async with peer(script, pki.agent.server_context()) as port, client(pki, port) as asking:
-        with pytest.raises(PeerError) as error:
-            await _follow(asking, heard, silence_seconds)
-        return heard, error.value
-
-
-async def _follow(asking: PeerClient, heard: list[Change], silence_seconds: float = LONG_SECONDS) -> None:
-    async for change in asking.lines("/v1/changes", Change, silence_seconds=silence_seconds):
-        heard.append(change)  # noqa: PERF401 - what came before an error counts too
-
-
-# --- answers
+from support.scripted_peer import (
+    BOUND_BYTES,
+    GOOD,
+    NAME,
+    SHORT_SECONDS,
+    Pki,
+    Script,
+    ask,
+    client,
+    follow,
+    once,
+    peer,
+    said,
+)
 
 
 async def test_an_answer_carries_the_key_that_the_peer_proved(pki: Pki) -> None:
@@ -266,7 +159,7 @@ async def test_an_answer_that_is_no_http_is_one_of_our_errors(pki: Pki, raw: byt
     async with peer(says, pki.agent.server_context()) as port, client(pki, port) as asking:
         heard: list[Change] = []
         with contextlib.suppress(PeerUnreachable, PeerMalformed):
-            await _follow(asking, heard)
+            await follow(asking, heard)
         assert heard == []
 
 
@@ -274,155 +167,3 @@ async def test_a_redirect_is_not_followed(pki: Pki) -> None:
     error = await ask(pki, once(said(b"", "307 Temporary Redirect", "Location: http://127.0.0.1:1/")))
     assert isinstance(error, PeerRefused)
     assert error.problem.status == 307
-
-
-# --- who the peer is
-
-
-async def test_a_peer_of_another_ca_is_not_authenticated_and_told_nothing(pki: Pki, tmp_path: Path) -> None:
-    heard: list[bytes] = []
-    stranger = new_leaf(new_authority(), tmp_path / "stranger", NAME)
-    async with peer(_listening(heard), stranger.server_context()) as port, client(pki, port) as asking:
-        with pytest.raises(PeerNotAuthenticated):
-            await asking.call("POST", "/v1/activate", _activation(), Activated)
-    assert heard == []
-
-
-async def test_a_peer_with_another_name_is_not_authenticated_and_told_nothing(pki: Pki) -> None:
-    heard: list[bytes] = []
-    other = new_leaf(pki.authority, pki.folder / "other", agent_server_name("hsm-b"))
-    async with peer(_listening(heard), other.server_context()) as port, client(pki, port) as asking:
-        with pytest.raises(PeerNotAuthenticated):
-            await asking.call("POST", "/v1/activate", _activation(), Activated)
-        with pytest.raises(PeerNotAuthenticated):
-            await anext(asking.lines("/v1/changes", Change, silence_seconds=LONG_SECONDS))
-    assert heard == []
-
-
-async def test_a_key_that_is_not_admitted_is_told_nothing(pki: Pki) -> None:
-    heard: list[bytes] = []
-    asked: list[bytes] = []
-
-    def admits(spki: bytes) -> bool:
-        asked.append(spki)
-        return False
-
-    async with peer(_listening(heard), pki.agent.server_context()) as port, client(pki, port, admits=admits) as asking:
-        with pytest.raises(PeerNotAuthenticated, match="not the key that was attested"):
-            await asking.call("POST", "/v1/activate", _activation(), Activated)
-    assert asked == [pki.agent.spki]
-    assert heard == []
-
-
-@pytest.mark.parametrize("der", [b"", b"junk", b"\x30\x03\x02\x01\x01"])
-def test_a_certificate_that_cannot_be_read_authenticates_nobody(der: bytes) -> None:
-    with pytest.raises(PeerNotAuthenticated):
-        _key_of(der)
-
-
-async def test_a_peer_without_tls_is_not_authenticated(pki: Pki) -> None:
-    async def greets(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(said(GOOD))
-
-    async with _plain(greets) as port, client(pki, port) as asking:
-        with pytest.raises(PeerNotAuthenticated):
-            await asking.call("GET", "/v1/identity", None, Activated)
-
-
-async def test_a_peer_that_does_not_accept_our_certificate_gives_no_answer(pki: Pki, tmp_path: Path) -> None:
-    """In TLS 1.3 it says so only after the handshake, by an alert or by hanging up."""
-    stranger = new_leaf(new_authority(), tmp_path / "stranger", OPERATOR_SERVER_NAME)
-    context = stranger.client_context()
-    context.load_verify_locations(cadata=pki.authority.bundle_pem)
-    async with peer(once(said(GOOD)), pki.agent.server_context()) as port:
-        asking = PeerClient(
-            Target("127.0.0.1", port, NAME), context, timeout_seconds=LONG_SECONDS, max_answer_bytes=BOUND_BYTES
-        )
-        async with asking:
-            with pytest.raises((PeerNotAuthenticated, PeerUnreachable)):
-                await asking.call("GET", "/v1/identity", None, Activated)
-
-
-# --- streams
-
-
-HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
-LINE = b'{"kind":"Alive","counter":1}\n'
-
-
-async def test_a_stream_that_falls_silent_is_unreachable(pki: Pki) -> None:
-    heard, error = await listen(pki, once(HEAD + LINE), silence_seconds=SHORT_SECONDS)
-    assert heard == [Change(kind=ChangeKind.ALIVE, counter=1)]
-    assert isinstance(error, PeerUnreachable)
-    assert str(error).endswith("no answer in time")
-
-
-@pytest.mark.parametrize(
-    "line",
-    [b"garbage\n", b"{}\n", b"\xff\n", b'{"kind":"\xff","counter":1}\n', b'{"kind":"None","counter":1}\n',
-     b"[" * 4000 + b"\n", b'{"unknown":' + b"[" * 4000 + b"\n"],
-)  # fmt: skip
-async def test_a_line_that_is_no_message_is_malformed(pki: Pki, line: bytes) -> None:
-    heard, error = await listen(pki, once(HEAD + LINE + line))
-    assert len(heard) == 1
-    assert isinstance(error, PeerMalformed)
-    assert "no Change" in str(error)
-
-
-@pytest.mark.parametrize("size", [5000, 3_000_000], ids=["over our bound", "over the reader's"])
-@pytest.mark.parametrize("end", [b"\n", b""], ids=["ended", "endless"])
-async def test_an_oversized_line_is_malformed(pki: Pki, size: int, end: bytes) -> None:
-    _, error = await listen(pki, once(HEAD + b" " * size + end))
-    assert isinstance(error, PeerMalformed)
-    assert str(error) == "/v1/changes: a line is over 4096 bytes"
-
-
-async def test_a_stream_that_is_refused_says_why(pki: Pki) -> None:
-    _, error = await listen(pki, once(said(b'{"code":"TooManyStreams"}', "429 Too Many Requests")))
-    assert isinstance(error, PeerRefused)
-    assert error.problem.code == "TooManyStreams"
-
-
-async def test_a_stream_that_ends_just_ends(pki: Pki) -> None:
-    async def ends(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(HEAD + LINE)
-        writer.write_eof() if writer.can_write_eof() else writer.close()
-        await writer.wait_closed()
-
-    async with peer(ends, pki.agent.server_context()) as port, client(pki, port) as asking:
-        lines = asking.lines("/v1/changes", Change, silence_seconds=LONG_SECONDS)
-        assert [change.counter async for change in lines] == [1]
-
-
-def _activation() -> Activation:
-    return Activation(credential_blob=b"blob", encrypted_secret=b"secret")
-
-
-def _listening(heard: list[bytes]) -> Script:
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard.append(await reader.read(1))
-        writer.write(said(GOOD))
-        await writer.drain()
-
-    return script
-
-
-@asynccontextmanager
-async def _plain(script: Script) -> AsyncIterator[int]:
-    """A listener that speaks at once, in clear."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await script(reader, writer)
-            await writer.drain()
-            await reader.read()
-        except OSError:
-            pass
-        finally:
-            writer.transport.abort()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
