@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from chatelaine.evidence import certificate_chain, errors
@@ -182,6 +182,16 @@ def test_an_old_hash_is_told() -> None:
     builder = builder.public_key(rsa_key(2048).public_key()).not_valid_before(START).not_valid_after(START + 3650 * DAY)
     certificate = builder.add_extension(usage("key_encipherment"), True).sign(root.key, hashes.SHA224())
     assert refused(errors.AlgorithmRefused, certificate, root) == ("SHA-2", "sha224")
+
+
+def test_a_signature_without_a_hash_is_told() -> None:
+    root = Ca("root", 0)
+    builder = x509.CertificateBuilder().subject_name(name("leaf")).issuer_name(name("root")).serial_number(1)
+    builder = builder.public_key(rsa_key(2048).public_key()).not_valid_before(START).not_valid_after(START + 3650 * DAY)
+    certificate = builder.add_extension(usage("key_encipherment"), True).sign(
+        ed25519.Ed25519PrivateKey.generate(), None
+    )
+    assert refused(errors.AlgorithmRefused, certificate, root) == ("SHA-2", "none")
 
 
 def test_names_other_than_the_makers_are_passed_over() -> None:

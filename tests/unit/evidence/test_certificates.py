@@ -76,6 +76,7 @@ class Authority:
     days: int = 3650
     extended: tuple[ObjectIdentifier, ...] = ()
     critical: tuple[x509.ExtensionType, ...] = ()
+    hash_: hashes.HashAlgorithm | None = None
     certificate: x509.Certificate = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +88,8 @@ class Authority:
         if self.extended:
             extensions.append((x509.ExtendedKeyUsage(self.extended), False))
         extensions.extend((extension, True) for extension in self.critical)
-        self.certificate = build(self.subject, key(self.number).public_key(), issuer, extensions, days=self.days)
+        public = key(self.number).public_key()
+        self.certificate = build(self.subject, public, issuer, extensions, days=self.days, hash_=self.hash_)
 
 
 def build(subject, public, issuer: Authority, extensions, *, days=3650, hash_=None) -> x509.Certificate:
@@ -325,6 +327,17 @@ def test_key_of_another_kind_is_refused():
 def test_old_signature_hash_is_refused():
     with pytest.raises(errors.AlgorithmRefused):
         judged(leaf(hash_=hashes.SHA224()))
+
+
+def test_old_signature_hash_of_an_intermediate_is_refused():
+    authority = Authority("middle", 2, root(), hash_=hashes.SHA224())
+    with pytest.raises(errors.AlgorithmRefused):
+        judged(leaf(authority), others=[authority.certificate])
+
+
+def test_a_root_is_trusted_by_itself_and_not_by_its_signature():
+    authority = Authority("old root", 6, hash_=hashes.SHA224())
+    assert len(judged(leaf(authority), roots=[authority.certificate]).chain) == 2
 
 
 def test_second_encoding_of_the_same_signature_is_refused():
