@@ -116,5 +116,9 @@ class GracefulFiles:
         until = self.files.get(path, {}).get(digest, 0)
         return until is None or at < until
 
+    def ended(self, *, after: int, until: int) -> bool:
+        ends = (end for digests in self.files.values() for end in digests.values() if end is not None)
+        return any(after < end <= until for end in ends)
+
     def __len__(self) -> int:
         return sum(map(len, self.files.values()))

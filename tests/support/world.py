@@ -12,6 +12,7 @@ from typing import Any
 
 from chatelaine.appraisal.appraise import selection_of
 from chatelaine.appraisal.explain import Boot
+from chatelaine.appraisal.ima_history import ImaFindings
 from chatelaine.model.claim import HsmClaim, HsmClaimStatus
 from chatelaine.model.common import ObjectMeta
 from chatelaine.model.hsm import Hsm, Mode
@@ -37,6 +38,7 @@ from chatelaine.reconcile.claim_snapshot import (
 from chatelaine.reconcile.network import gateway_policies
 from chatelaine.reconcile.served import ClaimStanding, served
 from chatelaine.reconcile.snapshot import (
+    NOTHING_READ,
     AuthenticatedRefusal,
     BoundClaim,
     EvidenceRound,
@@ -139,7 +141,11 @@ class World:
         evidence = host.evidence(selection)
         accounted = accounted_labels(self.hsm_snapshot(item.metadata.name))
         keys = host.presents().keys
-        return EvidenceRound(evidence, evidence.evidence_digest, self.now, keys, presented, accounted)
+        ima = NOTHING_READ
+        if host.what_ran is not None:
+            digests = [policy.digest() for policy in self.policies.values()]
+            ima = ImaFindings(dict.fromkeys(digests, host.what_ran), frozenset(digests if host.ran_since else ()))
+        return EvidenceRound(evidence, evidence.evidence_digest, self.now, keys, presented, accounted, ima=ima)
 
     # --- snapshots --------------------------------------------------------------------------------------------
 

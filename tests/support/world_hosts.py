@@ -14,6 +14,7 @@ from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.hsm import TokenStatus
 from chatelaine.model.identifiers import digest_of
 from chatelaine.model.keys import KeyType
+from chatelaine.model.verdict import Finding
 from chatelaine.reconcile.snapshot import PresentedIdentity
 from support.paper_host import SERVICE_KEYS, token_key
 
@@ -42,6 +43,10 @@ class WorldHost:
     ek_spki: bytes | None = None
     private_flags: dict[str, Any] = field(default_factory=dict)
     """Attributes in which the private halves of claims' keys are not as we make them."""
+    what_ran: Finding | None = None
+    """What its IMA list shows, whatever policy judges it; None: nobody asks."""
+    ran_since: bool = False
+    """Some of what is refused ran since the policy changed."""
 
     @property
     def serial(self) -> str:

@@ -1,8 +1,8 @@
 """What a host's IMA list has shown so far: it is judged part by part, and judged entries are not kept.
 
 A list only grows within one boot, so what it has refuted under a policy stays refuted under that very policy, and an
-accepted entry need not be looked at again. Entries are judged in groups that are counted from the list's beginning:
-the answer does not depend on the pieces in which the list came.
+accepted entry need not be looked at again until a grace ends. Entries are judged in groups that are counted from the
+list's beginning: the answer does not depend on the pieces in which the list came.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from chatelaine.appraisal.ima_rules import ImaRule, ima_rule
+from chatelaine.appraisal.ima_rules import ImaRule, by_time_alone, ima_rule
 from chatelaine.appraisal.rules import flawed
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.evidence.ima import ImaEntry, ImaProgress, VerifiedIma
@@ -30,7 +30,7 @@ class ImaFindings:
     Attributes:
         by_policy: the finding over the whole list so far.
         deviates: digests of policies that refuse an entry which was measured after the last one that was seen before
-            the policy changed: the host has changed, not only the policy.
+            the policy changed, or a grace ended: the host has changed, not only what is asked of it.
     """
 
     by_policy: Mapping[str, Finding]
@@ -39,10 +39,17 @@ class ImaFindings:
 
 @dataclass(frozen=True, slots=True)
 class ImaHistory:
-    """Where a list was left, and what it had shown by then. Small, whatever the list's length."""
+    """Where a list was left, and what it had shown by then. Small, whatever the list's length.
+
+    Attributes:
+        progress: where it was left.
+        findings: over all of it so far.
+        judged_at: seconds since the epoch; graces that end later may refuse what was good. 0: not known.
+    """
 
     progress: ImaProgress
     findings: ImaFindings
+    judged_at: int = 0
 
 
 def rule_of(policy: AttestationPolicy, *, at: int) -> ImaRule | None:
@@ -101,7 +108,8 @@ class ImaFold:
         new = tuple(entry for entry in group if entry.number >= self.seen_entries)
         for digest, rule in self.rules.items():
             known = self._found.get(digest)
-            if known is not None and known.outcome is Outcome.REFUTED and (digest in self._deviates or not new):
+            decided = known is not None and known.outcome is Outcome.REFUTED and not by_time_alone(known)
+            if decided and (digest in self._deviates or not new):
                 continue
             finding = self._judged(rule, group, first)
             self._found[digest] = finding if known is None else worst((known, finding))
@@ -117,13 +125,14 @@ class ImaFold:
 
 
 def worst(findings: Iterable[Finding]) -> Finding:
-    """The first that refutes, else the first that cannot tell, else the last."""
+    """The first that refutes (for more than the passing of time, if there is one), else the first that cannot tell,
+    else the last.
+    """
     found = tuple(findings)
-    for outcome in (Outcome.REFUTED, Outcome.CANNOT_TELL):
-        for finding in found:
-            if finding.outcome is outcome:
-                return finding
-    return found[-1]
+    refuted = [finding for finding in found if finding.outcome is Outcome.REFUTED]
+    undecided = [finding for finding in found if finding.outcome is Outcome.CANNOT_TELL]
+    lasting = [finding for finding in refuted if not by_time_alone(finding)]
+    return next(iter((*lasting, *refuted, *undecided)), found[-1])
 
 
 def shown(evidence: VerifiedEvidence, rules: Mapping[str, ImaRule], before: ImaFindings | None) -> ImaFindings:

@@ -6,8 +6,9 @@ can make a file run from there is then not judged either. SHA-1 is never good. A
 written while it was measured) has no path that anything vouches for, so no list and no glob excuses it.
 
 Only what is new since the last accepted entry is handed in, and judged: whoever keeps that progress starts over when
-the policy or its reference values change. A grace that has ended refuses older contents from then on, also those that
-ran before: its end is a time by which hosts have started anew.
+the policy or its reference values change, and when a grace of theirs has ended (`ImaRule.ended_since`). A grace that
+has ended refuses older contents from then on, also those that ran before: its end is a time by which hosts have started
+anew. That time has passed is no change of the host (`by_time_alone`).
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ MAX_FAILED_SIGNATURES: Final = 1024
 
 MAX_SHOWN_CHARACTERS: Final = 160
 
+GRACE_ENDED: Final = "ImaGraceEnded"
+"""Reason against a content that was good until its grace ended."""
+
 STRONG_DIGESTS: Final = ("sha256:", "sha384:", "sha512:")
 AGGREGATE_PCRS: Final = tuple(range(10))
 """Over which the kernel computes the boot aggregate."""
@@ -59,6 +63,10 @@ class ListedFiles:
     def allows(self, path: str, digest: str, *, at: int) -> bool:
         """Is `digest` listed for `path`?"""
         return digest in self.files.get(path, ())
+
+    def ended(self, *, after: int, until: int) -> bool:
+        """Nothing here has an end."""
+        return False
 
     def __len__(self) -> int:
         return sum(map(len, self.files.values()))
@@ -110,6 +118,10 @@ class ImaRule:
     violations: Violations
     at: int
 
+    def ended_since(self, at: int) -> bool:
+        """Has a grace ended since `at`, so that what was good then may be refused now?"""
+        return any(files.ended(after=at, until=self.at) for files in self.lists)
+
     def judge(self, evidence: VerifiedEvidence) -> Finding:
         """Go through the list of `evidence`."""
         if evidence.ima is None:
@@ -145,6 +157,8 @@ class ImaRule:
             reason, why = self._unlisted(entry, failed_signatures < MAX_FAILED_SIGNATURES)
             if reason:
                 failed_signatures += entry.signature is not None
+                if self._listed(entry, at=0):
+                    reason, why = GRACE_ENDED, "was good until a grace of the reference values ended"
                 yield Offence(entry, reason, why)
 
     def _accounted(self, entry: ImaEntry, aggregate: str | None) -> bool:
@@ -153,14 +167,18 @@ class ImaRule:
             return False
         if entry.path == BOOT_AGGREGATE and (entry.number == 0 or entry.digest == aggregate):
             return True
-        if entry.digest.startswith(STRONG_DIGESTS) and any(
-            files.allows(entry.path, entry.digest, at=self.at) for files in self.lists
-        ):
+        if self._listed(entry, at=self.at):
             return True
         if not self.unjudged:
             return False
         parts = entry.path.split("/")
         return any(glob.fits(parts) for glob in self.unjudged)
+
+    def _listed(self, entry: ImaEntry, *, at: int) -> bool:
+        """At 0 every grace still runs."""
+        if not entry.digest.startswith(STRONG_DIGESTS):
+            return False
+        return any(files.allows(entry.path, entry.digest, at=at) for files in self.lists)
 
     def _unlisted(self, entry: ImaEntry, try_signature: bool) -> tuple[str, str]:
         """Reason and detail against an entry that no list has; empty if its signature holds."""
@@ -208,6 +226,8 @@ class ImaRule:
         if not certain:
             detail = f"{self.unusable[0]}; {_count(len(offences), 'signed file')} may rest on it: mend the policy"
             return Finding("files", Outcome.CANNOT_TELL, "ImaSigningKeyUnusable", detail)
+        # What is refused for more than the passing of time decides, and is named first.
+        certain.sort(key=lambda offence: offence.reason == GRACE_ENDED)
         named = _named(certain)
         rest = len(certain) - len(named)
         children = tuple(self._finding(offence) for offence in named)
@@ -232,6 +252,12 @@ class ImaRule:
             expected=" or ".join(good[:2]) or None,
             found=entry.digest or None,
         )
+
+
+def by_time_alone(finding: Finding) -> bool:
+    """Does it refuse nothing but contents whose grace has ended? They may have run while they were good."""
+    reasons = {leaf.reason for leaf in finding.leaves() if leaf.outcome is Outcome.REFUTED}
+    return reasons == {GRACE_ENDED}
 
 
 def _named(offences: Sequence[Offence]) -> list[Offence]:

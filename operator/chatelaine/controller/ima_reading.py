@@ -1,8 +1,8 @@
 """Reads a host's IMA list for one round: from where it was left, piece by piece, off the event loop.
 
 1. a round is asked for from the offset that is known; its quote tells boot and bank;
-2. an offset of another boot, or one that the host has lost, or policies that have not judged the beginning: the whole
-   list is read;
+2. an offset of another boot, or one that the host has lost, or policies that have not judged the beginning, or a grace
+   that has ended since: the whole list is read;
 3. what is longer than one piece is fetched first, then a round is asked for again, over the little that came since;
 4. some prefix of what came must replay to the quoted PCR 10; none: asked again, from the beginning.
 
@@ -55,8 +55,7 @@ class ImaReading:
         self._effort = effort
         self._rules = question.rules
         self._known = question.history
-        judged = self._known is not None and self._known.findings.by_policy.keys() >= self._rules.keys()
-        self.before: ImaHistory | None = self._known if judged else None
+        self.before: ImaHistory | None = self._known if self._known is not None and self._counts(self._known) else None
         """From where this round reads; None: from the list's beginning."""
         self._at: ImaProgress | None = self.before.progress if self.before is not None else None
         self._pieces: list[bytes] = []
@@ -64,6 +63,11 @@ class ImaReading:
         self._flaw: EvidenceError | None = None
         self.history: ImaHistory | None = None
         """Where the list is left now, once a quote has vouched for it."""
+
+    def _counts(self, known: ImaHistory) -> bool:
+        """Have all of today's rules judged what came before, and would they say the same today?"""
+        judged = known.findings.by_policy.keys() >= self._rules.keys()
+        return judged and not any(rule.ended_since(known.judged_at) for rule in self._rules.values())
 
     @property
     def offset_bytes(self) -> int:
@@ -113,7 +117,8 @@ class ImaReading:
             return False
         self._pieces.append(piece)
         findings = await self._effort.look_at(len(piece), _judged, fold, found)
-        self.history, self._flaw = ImaHistory(found.progress, findings), None
+        judged_at = max((rule.at for rule in self._rules.values()), default=0)
+        self.history, self._flaw = ImaHistory(found.progress, findings, judged_at), None
         return True
 
     async def _catch_up(self, at: ImaProgress, fold: ImaFold) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, Final, NamedTuple
@@ -46,7 +46,7 @@ class CompactAllowList:
     look-up compares one or two records. No path is kept: what is allowed cannot be listed from here.
     """
 
-    __slots__ = ("_records", "_shift", "_starts")
+    __slots__ = ("_ends", "_records", "_shift", "_starts")
 
     def __init__(self, files: Iterable[GoodFile]) -> None:
         """Index `files`.
@@ -54,6 +54,8 @@ class CompactAllowList:
         Raises:
             ReferencePayloadRefused: one content of one file is listed twice, so that two ends could be read.
         """
+        files = tuple(files)
+        self._ends = array("Q", sorted({file.until for file in files if file.until is not None}))
         records = sorted(
             _key(path, digest) + (_FOREVER_BYTES if until is None else until.to_bytes(_END_BYTES, "big"))
             for path, digests, until in files
@@ -78,6 +80,10 @@ class CompactAllowList:
                 return at < int.from_bytes(self._records[begin + _KEY_BYTES : begin + _RECORD_BYTES], "big")
         return False
 
+    def ended(self, *, after: int, until: int) -> bool:
+        """Has a grace ended in between: is something good at `after` that is not any more at `until`?"""
+        return bisect_right(self._ends, after) < bisect_right(self._ends, until)
+
     def _bucket(self, key: bytes) -> int:
         return (key[0] << 8 | key[1]) >> self._shift
 
@@ -88,7 +94,7 @@ class CompactAllowList:
     @property
     def size_bytes(self) -> int:
         """What it keeps in memory."""
-        return len(self._records) + len(self._starts) * self._starts.itemsize
+        return len(self._records) + sum(len(part) * part.itemsize for part in (self._starts, self._ends))
 
 
 def _key(path: str, digest: str) -> bytes:

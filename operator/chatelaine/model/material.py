@@ -21,6 +21,10 @@ class FileAllowList(Protocol):
         """Is `digest` (`sha256:…`) good for `path` at `at` (seconds since the epoch)? Grace sets end at a time."""
         ...
 
+    def ended(self, *, after: int, until: int) -> bool:
+        """Has a grace ended in between: is something good at `after` that is not any more at `until`?"""
+        ...
+
     def __len__(self) -> int:
         """How many pairs of path and digest are listed."""
         ...

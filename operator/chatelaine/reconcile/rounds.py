@@ -9,6 +9,7 @@ from typing import Final
 from chatelaine.appraisal.endorsement import CHECK, UNKNOWN
 from chatelaine.appraisal.explain import NOTHING_CHANGED, Boot, explain, refuted_pcrs
 from chatelaine.appraisal.host import HostCase, appraise_host, appraise_refusal
+from chatelaine.appraisal.ima_rules import by_time_alone
 from chatelaine.evidence import epoch as epochs
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.model.conditions import timestamp
@@ -150,12 +151,14 @@ def _trusted_message(policy: str, evidence: VerifiedEvidence | AuthenticatedRefu
 
 
 def refuted(snapshot: HsmSnapshot, judged: Standing, before: AttestationStatus | None) -> Standing:
-    """A deviation. If only the policy has changed since the host was last accepted, the host has not deviated."""
+    """A deviation. If only the policy has changed since the host was last accepted, or a grace of its reference values
+    has ended, the host has not deviated.
+    """
     after = judged.attestation
     assert after is not None  # noqa: S101 - `appraised` always makes one
     held = is_sticky(before) or is_held(before)
     same = before is not None and unchanged(before.facts, after.facts)
-    blocked = not held and _only_the_maker(judged.findings)
+    blocked = not held and (_only_the_maker(judged.findings) or (same and _only_time(judged.findings)))
     blocked = blocked or (
         before is not None
         and not held
@@ -176,6 +179,13 @@ def refuted(snapshot: HsmSnapshot, judged: Standing, before: AttestationStatus |
     )
     message = _told(judged.message, stored.explanation, readmission_message(stored))
     return replace(judged, reason=Reason.EVIDENCE_REFUTED, message=message, sticky=True, attestation=stored)
+
+
+def _only_time(findings: Finding | None) -> bool:
+    """Is all that fails the contents of files whose grace has ended? The reference values said beforehand that they
+    would come to refuse them, which is a change of the policy; that nothing of it ran since, the facts say.
+    """
+    return findings is not None and by_time_alone(findings)
 
 
 def _told(found: str, explanation: Sequence[str], to_do: str) -> str:

@@ -86,7 +86,7 @@ def test_content_whose_grace_has_ended_is_refused():
     old, new = PaperIma.booted().ran("/usr/bin/bash", BASH), PaperIma.booted().ran("/usr/bin/bash", b"bash 5.3")
     rules = {"violations": "Refuse"}
     assert judged(old, files, at=AT - 1, **rules).outcome is Outcome.HOLDS
-    assert reasons(judged(old, files, at=AT, **rules)) == ["ImaFileNotAllowed"]
+    assert reasons(judged(old, files, at=AT, **rules)) == ["ImaGraceEnded"]
     assert judged(new, files, at=AT, **rules).outcome is Outcome.HOLDS
 
 

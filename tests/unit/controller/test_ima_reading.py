@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from chatelaine.appraisal.ima_history import GROUP_ENTRIES
+from chatelaine.appraisal.ima_rules import ima_rule
 from chatelaine.controller.ima_reading import MAX_PIECES
 from chatelaine.controller.interrogation import Told
 from chatelaine.evidence.ima import MAX_IMA_BYTES, MAX_IMA_CHUNK_BYTES
-from chatelaine.model.tpm_policy import Bank
+from chatelaine.model.tpm_policy import Bank, ImaRules
 from chatelaine.model.verdict import Outcome
 from chatelaine.wire.messages import ImaResponse
 from support.paper_agent import BAD, GOOD, POLICY, PaperAgent, booted, finding, read, replaced, rule
-from support.paper_ima import PaperIma
+from support.paper_ima import GracefulFiles, PaperIma, sha256
 
 
 def is_open(told: Told, reason: str) -> None:
@@ -230,3 +231,63 @@ def test_an_empty_list_of_a_host_that_measures_leaves_it_open() -> None:
     agent = PaperAgent(booted())
     agent.ima.data = b""
     is_open(read(agent), "ImaNoPrefix")
+
+
+# --- graces -----------------------------------------------------------------------------------------------------
+
+OLD = ("/usr/bin/old", b"old")
+END = 100
+
+
+def graceful(at: int) -> Any:
+    """Allows the good file, and the old one before `END`."""
+    allow = [{"path": GOOD[0], "digests": [sha256(GOOD[1])]}]
+    files = GracefulFiles({OLD[0]: {sha256(OLD[1]): END}})
+    return ima_rule(ImaRules.model_validate({"allow": allow}), files, at=at)
+
+
+def test_an_old_content_is_refused_when_its_grace_ends_though_nothing_new_ran() -> None:
+    """Else it would be, but only after a restart of the operator: for every host that restarts nobody, at once."""
+    agent = PaperAgent(booted().ran(*OLD))
+    before = read(agent, **{POLICY: graceful(END - 1)})
+    assert finding(before).outcome is Outcome.HOLDS
+    after = read(agent, before.ima, **{POLICY: graceful(END)})
+    assert (finding(after).outcome, finding(after).reason) == (Outcome.REFUTED, "ImaGraceEnded")
+    assert finding(after) == finding(read(agent, **{POLICY: graceful(END)}))
+    assert after.round.ima.deviates == frozenset()
+
+
+def test_a_list_is_not_read_again_while_no_grace_ends() -> None:
+    agent = PaperAgent(booted().ran(*OLD))
+    history = read(agent, **{POLICY: graceful(1)}).ima
+    for at in (2, END - 1):
+        history = read(agent, history, **{POLICY: graceful(at)}).ima
+    assert [offset for _, offset in agent.asked] == [0, len(agent.ima.data), len(agent.ima.data)]
+    history = read(agent, history, **{POLICY: graceful(END)}).ima
+    read(agent, history, **{POLICY: graceful(END + 1)})
+    assert [offset for _, offset in agent.asked][3:] == [0, len(agent.ima.data)]
+
+
+@pytest.mark.parametrize("last_seen", [END - 1, END])
+def test_an_old_content_that_runs_after_its_grace_is_a_change_of_the_host(last_seen: int) -> None:
+    agent = PaperAgent(booted())
+    history = read(agent, **{POLICY: graceful(last_seen)}).ima
+    agent.ima.ran(*OLD)
+    told = read(agent, history, **{POLICY: graceful(END + 1)})
+    assert finding(told).reason == "ImaGraceEnded"
+    assert told.round.ima.deviates == {POLICY}
+
+
+@pytest.mark.parametrize("between", [0, 2 * GROUP_ENTRIES])
+def test_a_file_that_was_never_listed_does_not_hide_behind_an_ended_grace(between: int) -> None:
+    ima = booted().ran(*OLD)
+    for _ in range(between):
+        ima.ran(*GOOD)
+    ima.ran(*BAD)
+    agent = PaperAgent(ima)
+    assert finding(read(agent, **{POLICY: graceful(END)})).reason == "ImaFileNotAllowed"
+    # Nor where it ran later.
+    agent = PaperAgent(booted().ran(*OLD))
+    history = read(agent, **{POLICY: graceful(END)}).ima
+    agent.ima.ran(*BAD)
+    assert finding(read(agent, history, **{POLICY: graceful(END)})).reason == "ImaFileNotAllowed"

@@ -132,3 +132,9 @@ def test_more_digests_than_a_row_holds_take_several_rows():
     found = combined([GoodFile("/a", digests)])
     assert [len(file.digests) for file in found] == [MAX_DIGESTS_OF_A_ROW, MAX_DIGESTS_OF_A_ROW, 1]
     assert len(CompactAllowList(read_files(write_files(found)))) == len(digests)
+
+
+@given(pairs, st.integers(0, 10), st.integers(0, 10))
+def test_a_grace_has_ended_where_something_good_is_good_no_more(found, after, until):
+    expected = any(end is not None and after < end <= until for end in found.values())
+    assert compact(found).ended(after=after, until=until) == expected

@@ -22,6 +22,9 @@ class _NoFiles:
     def allows(self, path: str, digest: str, *, at: int) -> bool:
         return False
 
+    def ended(self, *, after: int, until: int) -> bool:
+        return False
+
     def __len__(self) -> int:
         return 0
 
