@@ -8,27 +8,14 @@ from typing import Any
 import pytest
 
 from chatelaine.model.keys import KeyType, Sensitivity, Usage
-from chatelaine.model.policy import AttestationPolicySpec
 from chatelaine.release.rules import AllOf, AnyOf, ReleaseRequest, judge_release
+from support import releases
+from support.releases import REQUEST
 
-REQUEST = ReleaseRequest(
-    namespace="payments",
-    namespace_labels={"team": "payments", "stage": "live"},
-    key_types=frozenset({KeyType.EC_P256}),
-    usages=frozenset({Usage.SIGN}),
-    sensitivity=Sensitivity.INTERNAL,
-    workload_type="PaymentSigning",
-    compliance=frozenset({"Fips140_3Level3"}),
-    bound_claims=2,
-)
-RULE: dict[str, Any] = {
+RULE = {
+    **releases.RULE,
     "namespaces": {"matchLabels": {"team": "payments", "stage": "live"}},
     "keyTypes": ["EcP256", "Rsa3072"],
-    "usages": ["Sign"],
-    "maxSensitivity": "Confidential",
-    "workloadTypes": ["PaymentSigning"],
-    "compliance": ["Fips140_3Level3"],
-    "maxClaims": 3,
 }
 HELD: dict[str, tuple[str, str]] = {
     "release/namespaces": ("stage=live, team=payments", "stage=live, team=payments"),
@@ -42,14 +29,7 @@ HELD: dict[str, tuple[str, str]] = {
 
 
 def _judged(request: ReleaseRequest, *rules: dict[str, Any]) -> dict[str, Any]:
-    spec = AttestationPolicySpec.model_validate(
-        {
-            "freshness": {"maxAgeSeconds": 30},
-            "tpm": {"pcrs": {"bank": "Sha256", "values": [{"index": 0, "anyOf": ["0" * 64]}]}},
-            "release": {"anyOf": list(rules)},
-        }
-    )
-    return judge_release("baseline", spec, request).as_dict()
+    return judge_release("baseline", releases.policy(*rules), request).as_dict()
 
 
 def test_what_holds_says_what_was_asked_and_what_is_allowed() -> None:
