@@ -24,6 +24,7 @@ from chatelaine.model.common import (
     Uid,
     atomic_list,
     cel,
+    entries,
     map_list,
     not_yet,
     set_list,
@@ -53,12 +54,7 @@ class Requirements(Model):
 
     compliance: Annotated[
         list[Compliance] | None,
-        Field(
-            min_length=1,
-            max_length=16,
-            description="Certificates that the HSM must hold.",
-            json_schema_extra=set_list(),
-        ),
+        entries(16, "Certificates that the HSM must hold.", set_list()),
     ] = None
     sensitivity: Annotated[
         Sensitivity | None, Field(description="Sensitivity of what the keys protect; absent: Public.")
@@ -76,12 +72,7 @@ class KeySpec(Model):
     ]
     usages: Annotated[
         list[Usage],
-        Field(
-            min_length=1,
-            max_length=8,
-            description="What the key is for.",
-            json_schema_extra=set_list(**validations(WORKING_USAGES_RULE)),
-        ),
+        entries(8, "What the key is for.", set_list(**validations(WORKING_USAGES_RULE))),
     ]
     rotation: Annotated[Later | None, Field(description="Rotation (later).")] = None
 
@@ -94,16 +85,11 @@ class ClientSpec(Model):
     pod_selector: Annotated[LabelSelector, Field(description="Labels of the pods.")]
     keys: Annotated[
         list[ShortName],
-        Field(min_length=1, max_length=16, description="Names of keys of this claim.", json_schema_extra=set_list()),
+        entries(16, "Names of keys of this claim.", set_list()),
     ]
     usages: Annotated[
         list[Usage],
-        Field(
-            min_length=1,
-            max_length=8,
-            description="Operations allowed.",
-            json_schema_extra=set_list(**validations(WORKING_USAGES_RULE)),
-        ),
+        entries(8, "Operations allowed.", set_list(**validations(WORKING_USAGES_RULE))),
     ]
     component: Annotated[Name | None, Field(description="Measured component (later).")] = None
 

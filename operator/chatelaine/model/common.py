@@ -46,6 +46,17 @@ def map_list(*keys: str, **extra: Any) -> dict[str, Any]:
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys), **extra}
 
 
+def entries(most: int, description: str, kind: dict[str, Any]) -> Any:
+    """A list that holds one entry at least; absent is said by leaving it out.
+
+    Args:
+        most: entries that it may hold.
+        description: what stands in the schema.
+        kind: how it is merged: `set_list()`, `map_list(…)`, `atomic_list()`.
+    """
+    return Field(min_length=1, max_length=most, description=description, json_schema_extra=kind)
+
+
 class Model(BaseModel):
     """Base of every type that crosses the API server: camelCase outside, frozen inside, unknown fields dropped."""
 

@@ -17,6 +17,7 @@ from chatelaine.model.common import (
     Sha256Digest,
     atomic_list,
     cel,
+    entries,
     map_list,
     not_yet,
     set_list,
@@ -66,7 +67,7 @@ class FirmwareRule(Model):
     model: Annotated[ModelName, Field(description="CK_TOKEN_INFO.model, trimmed, in lower case.")]
     any_of: Annotated[
         list[Firmware],
-        Field(min_length=1, max_length=32, description="Good firmware versions.", json_schema_extra=set_list()),
+        entries(32, "Good firmware versions.", set_list()),
     ]
 
 
@@ -77,7 +78,7 @@ class ComplianceRow(Model):
     firmware: Annotated[Firmware, Field(description="Firmware version that the certificate covers.")]
     holds: Annotated[
         list[Compliance],
-        Field(min_length=1, max_length=16, description="Certificates held.", json_schema_extra=set_list()),
+        entries(16, "Certificates held.", set_list()),
     ]
 
 
@@ -94,12 +95,7 @@ class HsmRules(Model):
     )
     firmware: Annotated[
         list[FirmwareRule] | None,
-        Field(
-            min_length=1,
-            max_length=32,
-            description="Good firmware by model; a model without a row is refused.",
-            json_schema_extra=map_list("model"),
-        ),
+        entries(32, "Good firmware by model; a model without a row is refused.", map_list("model")),
     ] = None
     inventory: Annotated[
         InventoryRule | None, Field(description="Accounted: a key that nobody accounts for refutes.")
@@ -107,12 +103,7 @@ class HsmRules(Model):
     statement: Annotated[StatementLevel | None, Field(description="Who must vouch for the statement.")] = None
     compliance: Annotated[
         list[ComplianceRow] | None,
-        Field(
-            min_length=1,
-            max_length=64,
-            description="Which model and firmware holds which certificate.",
-            json_schema_extra=map_list("model", "firmware"),
-        ),
+        entries(64, "Which model and firmware holds which certificate.", map_list("model", "firmware")),
     ] = None
 
 
@@ -125,37 +116,22 @@ class ReleaseRule(Model):
     ] = None
     key_types: Annotated[
         list[KeyType] | None,
-        Field(
-            min_length=1,
-            max_length=16,
-            description="Key types; absent: all.",
-            json_schema_extra=set_list(**validations(WORKING_KEY_TYPES_RULE)),
-        ),
+        entries(16, "Key types; absent: all.", set_list(**validations(WORKING_KEY_TYPES_RULE))),
     ] = None
     usages: Annotated[
         list[Usage] | None,
-        Field(
-            min_length=1,
-            max_length=16,
-            description="Usages; absent: all.",
-            json_schema_extra=set_list(**validations(WORKING_USAGES_RULE)),
-        ),
+        entries(16, "Usages; absent: all.", set_list(**validations(WORKING_USAGES_RULE))),
     ] = None
     max_sensitivity: Annotated[Sensitivity | None, Field(description="Highest sensitivity; absent: Public only.")] = (
         None
     )
     workload_types: Annotated[
         list[WorkloadType] | None,
-        Field(min_length=1, max_length=32, description="Workload types; absent: all.", json_schema_extra=set_list()),
+        entries(32, "Workload types; absent: all.", set_list()),
     ] = None
     compliance: Annotated[
         list[Compliance] | None,
-        Field(
-            min_length=1,
-            max_length=16,
-            description="Certificates that the HSM must hold for this rule.",
-            json_schema_extra=set_list(),
-        ),
+        entries(16, "Certificates that the HSM must hold for this rule.", set_list()),
     ] = None
 
 
@@ -164,9 +140,7 @@ class Release(Model):
 
     any_of: Annotated[
         list[ReleaseRule],
-        Field(
-            min_length=1, max_length=64, description="One rule that matches is enough.", json_schema_extra=atomic_list()
-        ),
+        entries(64, "One rule that matches is enough.", atomic_list()),
     ]
 
 

@@ -14,6 +14,7 @@ from chatelaine.model.common import (
     Text,
     atomic_list,
     cel,
+    entries,
     map_list,
     set_list,
     validations,
@@ -72,13 +73,11 @@ class Endorsement(Model):
 
     listed: Annotated[
         list[ListedEndorsement] | None,
-        Field(
-            min_length=1, max_length=256, description="TPMs named one by one.", json_schema_extra=map_list("ekDigest")
-        ),
+        entries(256, "TPMs named one by one.", map_list("ekDigest")),
     ] = None
     roots: Annotated[
         list[EndorsementRoot] | None,
-        Field(min_length=1, max_length=16, description="Vendors' certificates.", json_schema_extra=atomic_list()),
+        entries(16, "Vendors' certificates.", atomic_list()),
     ] = None
 
 
@@ -91,12 +90,7 @@ class PcrValue(Model):
     index: Annotated[int, Field(ge=0, le=23, description="PCR index.")]
     any_of: Annotated[
         list[HexDigest],
-        Field(
-            min_length=1,
-            max_length=32,
-            description="Good values, lower-case hexadecimal.",
-            json_schema_extra=set_list(),
-        ),
+        entries(32, "Good values, lower-case hexadecimal.", set_list()),
     ]
 
 
@@ -106,12 +100,7 @@ class Pcrs(Model):
     bank: Annotated[Bank, Field(description="The bank that is quoted.")]
     values: Annotated[
         list[PcrValue],
-        Field(
-            min_length=1,
-            max_length=24,
-            description="Every PCR named here must be quoted.",
-            json_schema_extra=map_list("index"),
-        ),
+        entries(24, "Every PCR named here must be quoted.", map_list("index")),
     ]
 
 
@@ -141,31 +130,20 @@ class AuthorityRules(Model):
 
     required: Annotated[
         list[Sha256Digest] | None,
-        Field(
-            min_length=1,
-            max_length=32,
-            description="Authorities of which each must have verified something. Software can add some after the boot:"
+        entries(
+            32,
+            "Authorities of which each must have verified something. Software can add some after the boot:"
             " give `allowed` as well.",
-            json_schema_extra=set_list(),
+            set_list(),
         ),
     ] = None
     allowed: Annotated[
         list[Sha256Digest] | None,
-        Field(
-            min_length=1,
-            max_length=32,
-            description="If present: no other authority may have verified anything.",
-            json_schema_extra=set_list(),
-        ),
+        entries(32, "If present: no other authority may have verified anything.", set_list()),
     ] = None
     forbidden: Annotated[
         list[Sha256Digest] | None,
-        Field(
-            min_length=1,
-            max_length=32,
-            description="Authorities that must not have verified anything.",
-            json_schema_extra=set_list(),
-        ),
+        entries(32, "Authorities that must not have verified anything.", set_list()),
     ] = None
 
 
@@ -176,16 +154,11 @@ class KernelCommandLine(Model):
 
     required: Annotated[
         list[ArgumentGlob] | None,
-        Field(
-            min_length=1,
-            max_length=64,
-            description="Each must match an argument of every measured command line.",
-            json_schema_extra=set_list(),
-        ),
+        entries(64, "Each must match an argument of every measured command line.", set_list()),
     ] = None
     forbidden: Annotated[
         list[ArgumentGlob] | None,
-        Field(min_length=1, max_length=64, description="None may match any argument.", json_schema_extra=set_list()),
+        entries(64, "None may match any argument.", set_list()),
     ] = None
 
 
@@ -199,23 +172,17 @@ class EventLogRules(Model):
     ] = None
     dbx_at_least: Annotated[
         list[HexDigest] | None,
-        Field(
-            min_length=1,
-            max_length=512,
-            description="Image digests (SHA-256) that the forbidden-signatures database must hold; larger sets come"
+        entries(
+            512,
+            "Image digests (SHA-256) that the forbidden-signatures database must hold; larger sets come"
             " in the signed reference values.",
-            json_schema_extra=set_list(),
+            set_list(),
         ),
     ] = None
     option_roms: Annotated[OptionRoms | None, Field(description="Refuse: no option ROM was measured.")] = None
     forbidden_images: Annotated[
         list[HexDigest] | None,
-        Field(
-            min_length=1,
-            max_length=256,
-            description="Digests that no event of the log may carry.",
-            json_schema_extra=set_list(),
-        ),
+        entries(256, "Digests that no event of the log may carry.", set_list()),
     ] = None
     kernel_command_line: Annotated[
         KernelCommandLine | None,
@@ -242,7 +209,7 @@ class AllowedFile(Model):
     path: Annotated[FilePath, Field(description="Path as IMA measured it, no pattern.")]
     digests: Annotated[
         list[FileDigest],
-        Field(min_length=1, max_length=16, description="Good contents.", json_schema_extra=set_list()),
+        entries(16, "Good contents.", set_list()),
     ]
 
 
@@ -251,27 +218,21 @@ class ImaRules(Model):
 
     allow: Annotated[
         list[AllowedFile] | None,
-        Field(min_length=1, max_length=64, description="Files named one by one.", json_schema_extra=map_list("path")),
+        entries(64, "Files named one by one.", map_list("path")),
     ] = None
     unjudged_paths: Annotated[
         list[FilePath] | None,
-        Field(
-            min_length=1,
-            max_length=64,
-            description="Globs of paths whose content is not judged (logs, caches). Absent: every path is. `*` and `?`"
+        entries(
+            64,
+            "Globs of paths whose content is not judged (logs, caches). Absent: every path is. `*` and `?`"
             " stay within a folder; `**` as a whole part of the path stands for any folders. What a file does that runs"
             " from such a path is not judged either.",
-            json_schema_extra=set_list(),
+            set_list(),
         ),
     ] = None
     signing_keys: Annotated[
         list[PublicKeyPem] | None,
-        Field(
-            min_length=1,
-            max_length=16,
-            description="Public keys (PEM) whose IMA file signatures are as good as a listed digest.",
-            json_schema_extra=atomic_list(),
-        ),
+        entries(16, "Public keys (PEM) whose IMA file signatures are as good as a listed digest.", atomic_list()),
     ] = None
     violations: Annotated[Violations | None, Field(description="Refuse (when absent) or Record.")] = None
 
@@ -316,18 +277,13 @@ class ReferenceValuesSource(Model):
     ]
     config_map_refs: Annotated[
         list[ConfigMapKeyRef] | None,
-        Field(
-            min_length=1,
-            max_length=16,
-            description="Pieces of the envelope, in order; one where it fits a ConfigMap.",
-            json_schema_extra=atomic_list(),
-        ),
+        entries(16, "Pieces of the envelope, in order; one where it fits a ConfigMap.", atomic_list()),
     ] = None
     file: Annotated[
         ConfigMapKey | None, Field(description="Name of a file in the operator's folder of reference values.")
     ] = None
     keys: Annotated[
         list[ReferenceKey],
-        Field(min_length=1, max_length=16, description="Keys that may sign.", json_schema_extra=map_list("name")),
+        entries(16, "Keys that may sign.", map_list("name")),
     ]
     threshold: Annotated[int, Field(ge=1, le=16, description="How many of the keys must have signed.")]
