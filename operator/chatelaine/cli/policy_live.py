@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from chatelaine.appraisal.policy_words import shown
+from chatelaine.appraisal.unasked import unasked
 from chatelaine.cli.live_hosts import LiveHosts, NotThisHost, live_hosts
 from chatelaine.cli.live_verdicts import accounted_in, caution_of, judged_by, material_of, verdict_of, wanted_by
 from chatelaine.cli.policy_ends import CANNOT_TELL, REFUSED, Reach, ended
@@ -22,6 +23,7 @@ from chatelaine.kube.errors import KubeError
 from chatelaine.model.claim import HsmClaim
 from chatelaine.model.common import ObjectMeta
 from chatelaine.model.hsm import Hsm
+from chatelaine.model.material import PolicyMaterial
 from chatelaine.model.policy import AttestationPolicy, Enforcement
 from chatelaine.model.verdict import Finding, Outcome, Verdict
 from chatelaine.pki.errors import PkiError
@@ -72,17 +74,17 @@ def diff_live(file: PolicyFile, reach: Reach, *, json: bool) -> NoReturn:
         typer.Exit: with 0, 1 or 2, as `policy diff --live` documents.
     """
     try:
-        missing, outlooks = asyncio.run(_look(file, reach))
+        material, outlooks = asyncio.run(_look(file, reach))
     except (KubeError, PkiError, OSError) as error:
         raise ended(str(error), CANNOT_TELL) from error
     if json:
-        typer.echo(json_text.dumps(_object(file, missing, outlooks), indent=2))
+        typer.echo(json_text.dumps(_object(file, material, outlooks), indent=2))
     else:
-        _print(file, missing, outlooks)
-    raise typer.Exit(_status(missing, outlooks))
+        _print(file, material, outlooks)
+    raise typer.Exit(_status(material.missing, outlooks))
 
 
-async def _look(file: PolicyFile, reach: Reach) -> tuple[tuple[str, ...], list[Outlook]]:
+async def _look(file: PolicyFile, reach: Reach) -> tuple[PolicyMaterial, list[Outlook]]:
     async with live_hosts(reach.state_dir, reach.kubeconfig) as live:
         material = await material_of(
             live.kube, file.name, file.spec,
@@ -93,7 +95,7 @@ async def _look(file: PolicyFile, reach: Reach) -> tuple[tuple[str, ...], list[O
         hosts = judged_by(file.name, await live.hsms(), claims)
         seats = asyncio.Semaphore(TOGETHER)
         found = await asyncio.gather(*(_outlook(live, hsm, policy, claims, seats) for hsm in hosts))
-    return material.missing, list(found)
+    return material, list(found)
 
 
 async def _outlook(
@@ -123,12 +125,13 @@ def _status(missing: Sequence[str], outlooks: Sequence[Outlook]) -> int:
     return CANNOT_TELL if undecided or missing else 0
 
 
-def _object(file: PolicyFile, missing: Sequence[str], outlooks: Sequence[Outlook]) -> dict[str, object]:
+def _object(file: PolicyFile, material: PolicyMaterial, outlooks: Sequence[Outlook]) -> dict[str, object]:
     return {
         "policy": file.name,
         "digest": file.spec.digest(),
         "enforcement": (file.spec.enforcement or Enforcement.ENFORCE).value,
-        "missing": list(missing),
+        "missing": list(material.missing),
+        "notJudged": list(unasked(file.spec, material.reference)),
         "hosts": [outlook.as_dict() for outlook in outlooks],
     }
 
@@ -141,9 +144,11 @@ _WORDS = {
 }
 
 
-def _print(file: PolicyFile, missing: Sequence[str], outlooks: Sequence[Outlook]) -> None:
+def _print(file: PolicyFile, material: PolicyMaterial, outlooks: Sequence[Outlook]) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    for sentence in missing:
+    for part in unasked(file.spec, material.reference):
+        console.print(f"[yellow]not judged[/yellow] {escape(shown(part))}")
+    for sentence in material.missing:
         console.print(f"[yellow]missing[/yellow] {escape(shown(sentence))}: nothing would be newly trusted")
     if not outlooks:
         console.print(f"No Hsm is judged by {escape(shown(file.name))}.")

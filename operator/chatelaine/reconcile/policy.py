@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from chatelaine.appraisal.unasked import unasked
 from chatelaine.model.conditions import set_condition
 from chatelaine.model.material import ReferenceValues
 from chatelaine.model.policy import (
@@ -108,7 +109,7 @@ def reconcile(snapshot: PolicySnapshot) -> Plan:
         put(ConditionType.VALID, "False", why, message)
         put(ConditionType.READY, "False", why, message)
     else:
-        put(ConditionType.VALID, "True", Reason.RULES_VALID, "")
+        put(ConditionType.VALID, "True", Reason.RULES_VALID, _not_judged(policy))
         put(ConditionType.READY, "True", Reason.ALL_READY, "")
     after = AttestationPolicyStatus(
         observed_generation=meta.generation,
@@ -140,6 +141,12 @@ def used_of(reference: ReferenceValues | None) -> ReferenceValuesStatus | None:
         digest=reference.digest,
         signed_by=sorted(reference.signed_by),
     )
+
+
+def _not_judged(policy: AttestationPolicy) -> str:
+    """What was signed, and is looked at by no rule: its signers may believe that it is."""
+    parts = unasked(policy.spec, policy.material.reference)
+    return f"No rule asks for these reference values, so they judge nothing: {'; '.join(parts)}." if parts else ""
 
 
 def _highest(before: ReferenceValuesStatus | None, used: ReferenceValuesStatus | None) -> ReferenceValuesStatus | None:

@@ -219,6 +219,9 @@ async def test_list_of_many_pieces_is_captured_into_a_bundle_that_judges_once_it
         source = {"series": SERIES, "file": "not-there-yet", "threshold": 1, "keys": [signer.listed().dump()]}
         policy["spec"]["referenceValues"] = source
         assert (await bench.live(policy, "--bundle", signed)).status == 0
+        without = {**policy, "spec": {**policy["spec"], "tpm": {"pcrs": policy["spec"]["tpm"]["pcrs"]}}}
+        (idle,) = (await bench.live(without, "--bundle", signed, "--json")).json()["notJudged"]
+        assert "contents of files: the policy has no tpm.ima" in idle
         missing = await bench.live(policy)
         assert missing.status == 1
         assert "missing referenceValues" in missing.out
