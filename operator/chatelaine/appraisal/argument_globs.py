@@ -21,32 +21,18 @@ class ArgumentPattern:
     """One glob, prepared. Each piece between two stars is looked for once, from where the last one ended."""
 
     text: str
-    _pieces: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
-    _last_characters: int = field(init=False, repr=False, compare=False)
+    _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Cut at the stars."""
-        pieces = self.text.split("*")
-        object.__setattr__(self, "_pieces", tuple(map(_compiled, pieces)))
-        object.__setattr__(self, "_last_characters", len(pieces[-1]))
+        """One expression: a star takes as little as it can, and gives nothing back."""
+        first, *others = map(_expression, self.text.split("*"))
+        middle = "".join(f"(?>.*?{piece})" for piece in others[:-1])
+        last = f".*{others[-1]}" if others else ""
+        object.__setattr__(self, "_pattern", re.compile(f"{first}{middle}{last}", re.DOTALL))
 
     def matches(self, argument: str) -> bool:
         """Does the whole argument fit?"""
-        text = _normal(argument)
-        first, *others = self._pieces
-        if not others:
-            return first.fullmatch(text) is not None
-        *middle, last = others
-        begun, end = first.match(text), len(text) - self._last_characters
-        if begun is None or begun.end() > end or last.fullmatch(text, end) is None:
-            return False
-        at = begun.end()
-        for piece in middle:
-            found = piece.search(text, at, end)
-            if found is None:
-                return False
-            at = found.end()
-        return True
+        return self._pattern.fullmatch(_normal(argument)) is not None
 
 
 @lru_cache(maxsize=1024)
@@ -60,5 +46,5 @@ def _normal(text: str) -> str:
     return name.replace("-", _EITHER).replace("_", _EITHER) + equals + value
 
 
-def _compiled(piece: str) -> re.Pattern[str]:
-    return re.compile("".join(_LIKE.get(character) or re.escape(character) for character in piece), re.DOTALL)
+def _expression(piece: str) -> str:
+    return "".join(_LIKE.get(character) or re.escape(character) for character in piece)

@@ -33,6 +33,9 @@ MAX_NAMED: Final = 8
 """Things of one kind that a sentence names; the rest is counted."""
 MAX_SHOWN_CHARACTERS: Final = 160
 
+MAX_REMEMBERED_CHARACTERS: Final = 4096
+"""Of command lines whose findings are kept; two of the longest that a kernel takes."""
+
 REQUIRED_ALONE: Final = "the policy gives no allowed authorities; software can add the required ones after the boot"
 IMAGES_NOT_JUDGED: Final = (
     f"the policy gives no good value of PCR {IMAGE_PCR}: a boot loader that measures no command line could have told"
@@ -302,24 +305,32 @@ class CommandLineRule:
             return _refuted(check, "CommandLineNotShown", facts.gap)
         if not facts.lines:
             return _refuted(check, "CommandLineNotShown", "the log shows no kernel command line")
-        refusal = _refused_line(self, facts.lines)
+        short = sum(len(line.text) for line in facts.lines) <= MAX_REMEMBERED_CHARACTERS
+        refusal = _remembered_refusal(self, facts.lines) if short else _refused_line(self, facts.lines)
         caution = "" if self.images_judged else IMAGES_NOT_JUDGED
         return refusal or _holds(check, "CommandLineAccepted", caution, found=_shown(facts.lines[-1].text))
 
 
 @lru_cache(maxsize=CACHED_LOGS)
+def _remembered_refusal(rule: CommandLineRule, lines: tuple[CommandLine, ...]) -> Finding | None:
+    """A host shows the same ones until it boots again."""
+    return _refused_line(rule, lines)
+
+
 def _refused_line(rule: CommandLineRule, lines: tuple[CommandLine, ...]) -> Finding | None:
-    """Why the first of `lines` that is refused is. Remembered: a host shows the same ones until it boots again."""
+    """Why the first of `lines` that is refused is."""
     check = "kernel command line"
     for line in lines:
         found = _shown(line.text)
+        told = tuple(dict.fromkeys(line.arguments))
+        obeyed = tuple(dict.fromkeys(line.effective_arguments))
         for pattern in rule.forbidden:
-            bad = next(filter(pattern.matches, line.arguments), None)
+            bad = next(filter(pattern.matches, told), None)
             if bad is not None:
                 detail = f"event {line.number}: the kernel was told {_shown(bad)}, which {pattern.text} forbids"
                 return _refuted(check, "ArgumentForbidden", detail, found=found)
         for pattern in rule.required:
-            if not any(map(pattern.matches, line.effective_arguments)):
+            if not any(map(pattern.matches, obeyed)):
                 detail = f"event {line.number}: the kernel was not told {pattern.text}"
                 return _refuted(check, "ArgumentMissing", detail, expected=pattern.text, found=found)
     return None

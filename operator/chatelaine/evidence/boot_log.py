@@ -30,8 +30,17 @@ from chatelaine.model.tpm_policy import Bank
 
 CACHED_LOGS: Final = 256
 CACHED_LOG_BYTES: Final = 128 * 1024
-"""Logs that are kept: a fleet's hosts are asked in turn, and one is 20 to 60 KB long. Longer ones are read each time,
-or the cache could hold gigabytes."""
+MAX_KEPT_BYTES: Final = 512 * 1024
+"""Logs that are kept: a fleet's hosts are asked in turn, and one is 20 to 60 KB long. Others are read each time. A host
+that sends another log every time fills the cache alone, so what is held of one is bounded, too: of a hostile log it can
+be twenty times the log's length."""
+
+_EVENT_BYTES: Final = 400
+_DIGEST_BYTES: Final = 96
+_ENTRY_BYTES: Final = 240
+_CHARACTER_BYTES: Final = 32
+"""What an event, each of its digests, an entry of a database, and a character of a command line (all the arguments of
+one letter) take in memory, as found with hostile logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,10 @@ def match_boot_log(data: bytes, bank: Bank, pcrs: Mapping[int, bytes]) -> Verifi
         EvidenceError: as in `verify_boot_log`.
     """
     indices = tuple(pcrs)
-    read = _remembered(data, bank, indices) if len(data) <= CACHED_LOG_BYTES else _read(data, bank, indices)
+    try:
+        read = _remembered(data, bank, indices) if len(data) <= CACHED_LOG_BYTES else _read(data, bank, indices)
+    except _NotKeptError as large:
+        read = large.read
     values = read.values
     for index, value in pcrs.items():
         if values[index] != value and index != IMA_PCR:
@@ -98,6 +110,28 @@ def _read(data: bytes, bank: Bank, indices: tuple[int, ...]) -> _ReadLog:
     return _ReadLog(VerifiedBootLog(log, bank, facts, log.digest), values)
 
 
+class _NotKeptError(Exception):
+    """Carries what was read past the cache, which keeps no exceptions."""
+
+    def __init__(self, read: _ReadLog) -> None:
+        super().__init__()
+        self.read = read
+
+
 @lru_cache(maxsize=CACHED_LOGS)
 def _remembered(data: bytes, bank: Bank, indices: tuple[int, ...]) -> _ReadLog:
-    return _read(data, bank, indices)
+    read = _read(data, bank, indices)
+    if 2 * len(data) + _held_bytes(read.verified) > MAX_KEPT_BYTES:
+        raise _NotKeptError(read)
+    return read
+
+
+def _held_bytes(log: VerifiedBootLog) -> int:
+    """About what the events and facts of a log take in memory, besides the bytes of the log."""
+    boot = log.facts.secure_boot
+    databases = (boot.platform_key, boot.key_exchange_keys, boot.allowed, boot.forbidden, boot.authorities)
+    partitions = sum(len(table.partitions) for table in log.facts.partition_tables)
+    entries = sum(len(database or ()) for database in databases) + partitions + len(log.facts.images)
+    characters = sum(len(line.text) for line in log.facts.command_lines.lines)
+    each = _EVENT_BYTES + _DIGEST_BYTES * len(log.log.algorithms)
+    return len(log.log.events) * each + entries * _ENTRY_BYTES + characters * _CHARACTER_BYTES

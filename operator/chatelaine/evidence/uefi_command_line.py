@@ -28,7 +28,7 @@ GRUB_PCR: Final = 8
 STUB_PCR: Final = 12
 COMMAND_LINE_PCRS: Final = (GRUB_PCR, STUB_PCR)
 
-MAX_COMMAND_LINES_BYTES: Final = 32 * 1024
+MAX_COMMAND_LINES_BYTES: Final = 16 * 1024
 """Of all command lines of a log together; a kernel takes some two thousand. Every argument is matched with every glob
 of a policy, so a hostile host must not send a million."""
 

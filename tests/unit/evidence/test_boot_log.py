@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 
 import pytest
 from tools.lab import event_log_writer as tcg
 from tools.lab.firmware import OWNER, authority
 
 from chatelaine.evidence import errors
-from chatelaine.evidence.boot_log import CACHED_LOG_BYTES, match_boot_log, verify_boot_log
+from chatelaine.evidence.boot_log import CACHED_LOG_BYTES, MAX_KEPT_BYTES, match_boot_log, verify_boot_log
 from chatelaine.evidence.event_log import parse_event_log, replay
 from chatelaine.evidence.tpm_quote import VerifiedQuote
 from chatelaine.evidence.tpm_types import Selection
@@ -82,6 +83,40 @@ def test_long_log_is_verified_as_well():
     boot = secure_boot()
     boot.measure(1, tcg.EV_EFI_ACTION, bytes(CACHED_LOG_BYTES))
     assert verified(boot.data).facts.secure_boot.state is SecureBootState.ENABLED
+
+
+def hostile(letter: bytes) -> dict[str, bytes]:
+    """Logs that take much more memory than they are long, each another one by its letter."""
+    events, lines, lists = (PaperBoot(banks=(tcg.SHA256,)) for _ in range(3))
+    for number in range(1500):
+        events.measure(2, tcg.EV_IPL, b"%d" % number + letter)
+    for number in range(800):
+        lines.measure(8, tcg.EV_IPL, b"/%d" % number + letter + b" ab" * 12)
+    lists.config("SecureBoot", b"\x01")
+    for name in ("PK", "KEK", "db", "dbx"):
+        lists.config(name, tcg.signature_list(OWNER, OWNER, [letter] * 1500))
+    lists.separate(7)
+    return {"events": events.data, "lines": lines.data, "lists": lists.data}
+
+
+@pytest.mark.parametrize("kind", ["events", "lines", "lists"])
+def test_host_that_sends_another_log_every_time_does_not_fill_the_verifiers_memory(kind):
+    """256 logs that are 100 KB long each took half a gigabyte, which is all that the operator may have."""
+    tracemalloc.start()
+    try:
+        for letter in b"abcdefgh":
+            log = hostile(bytes([letter]))[kind]
+            assert len(log) < CACHED_LOG_BYTES
+            before = tracemalloc.get_traced_memory()[0]
+            verified(log)
+            assert tracemalloc.get_traced_memory()[0] - before < MAX_KEPT_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_log_of_an_honest_host_is_read_once():
+    log = lab_log(serial="a host that is asked again")
+    assert verified(log) is verified(bytes(bytearray(log)))
 
 
 # --- Secure Boot ----------------------------------------------------------------------------------------------
