@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,14 +14,14 @@ from pydantic import ValidationError
 
 from chatelaine.appraisal.policy_words import shown
 from chatelaine.cli import policy_inputs, verify_inputs
-from chatelaine.cli.policy_ends import say
 from chatelaine.evidence.dsse import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
 from chatelaine.evidence.errors import ReferenceValuesError
 from chatelaine.evidence.reference_values import PAYLOAD_TYPE, Predicate, read_predicate
 from chatelaine.model.policy import AttestationPolicySpec
 
 KIND: Final = "AttestationPolicy"
-MAX_WARNINGS: Final = 16
+MAX_NAMED: Final = 16
+"""Misspelt fields that are named at a time."""
 _OF_BUNDLES: Final = ("payloadType", "predicateType", "issuedAt")
 
 
@@ -40,12 +41,15 @@ class PolicyFile:
 
 
 def policy(name: str) -> PolicyFile:
-    """An AttestationPolicy object, or its spec alone; YAML or JSON. What is no field is named on standard error."""
+    """An AttestationPolicy object, or its spec alone; YAML or JSON.
+
+    What is no field is a usage error: a rule whose name is misspelt would judge nothing, and nobody would notice.
+    """
     return _policy(name, _value(name, verify_inputs.text(name)))
 
 
 def fragment(name: str) -> tuple[str, dict[str, Any]]:
-    """Name (may be empty) and spec of an AttestationPolicy that need not be complete."""
+    """Name (may be empty) and spec of an AttestationPolicy that need not be complete; `known` looks at its fields."""
     return _unwrapped(name, _value(name, verify_inputs.text(name)))
 
 
@@ -80,8 +84,15 @@ def _bundle(name: str, data: bytes, value: dict[str, Any]) -> Predicate:
 def _value(name: str, text: str) -> object:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
-        raise typer.BadParameter(f"{name}: not YAML: {shown(str(error))}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise typer.BadParameter(f"{name}: not YAML: {_where(error)}") from error
+
+
+def _where(error: Exception) -> str:
+    """What the parser expected, and in which line it found something else."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem is not None and error.problem_mark is not None:
+        return shown(f"line {error.problem_mark.line + 1}: {error.problem}")
+    return shown(" ".join(str(error).split()))
 
 
 class _Loader(yaml.SafeLoader):
@@ -104,6 +115,8 @@ def _unwrapped(name: str, value: object) -> tuple[str, dict[str, Any]]:
         metadata = value.get("metadata")
         called = str(metadata.get("name") or "") if isinstance(metadata, dict) else ""
         value = value.get("spec")
+    elif isinstance(value, dict) and any(member in value for member in _OF_BUNDLES):
+        raise typer.BadParameter(f"{name}: a bundle of reference values, not an {KIND}")
     if not isinstance(value, dict):
         raise typer.BadParameter(f"{name}: no {KIND} and no spec of one")
     return called, value
@@ -112,11 +125,7 @@ def _unwrapped(name: str, value: object) -> tuple[str, dict[str, Any]]:
 def _policy(name: str, value: object) -> PolicyFile:
     called, raw = _unwrapped(name, value)
     spec = typed(name, raw)
-    for number, field in enumerate(_unknown(raw, spec.dump(), "spec")):
-        if number == MAX_WARNINGS:
-            say(f"{name}: and more")
-            break
-        say(f"{name}: {shown(field)} is no field of an {KIND}; it means nothing")
+    known(name, raw, spec)
     return PolicyFile(called, raw, spec)
 
 
@@ -130,14 +139,22 @@ def typed(name: str, raw: dict[str, Any]) -> AttestationPolicySpec:
         raise typer.BadParameter(f"{name}: {shown(where)}: {shown(first['msg'])}") from error
 
 
-def _unknown(raw: object, known: object, path: str) -> Iterator[str]:
+def known(name: str, raw: dict[str, Any], spec: AttestationPolicySpec) -> None:
+    """Nothing of `raw` is left out of `spec`; what is no field is a usage error that names it."""
+    fields = [shown(field) for field in itertools.islice(_unknown(raw, spec.dump(), "spec"), MAX_NAMED)]
+    if fields:
+        verb = "is no field" if len(fields) == 1 else "are no fields"
+        raise typer.BadParameter(f"{name}: {', '.join(fields)} {verb} of an {KIND}")
+
+
+def _unknown(raw: object, model: object, path: str) -> Iterator[str]:
     """Paths of fields that the model does not have."""
-    if isinstance(raw, dict) and isinstance(known, dict):
+    if isinstance(raw, dict) and isinstance(model, dict):
         for key, item in raw.items():
-            if key in known:
-                yield from _unknown(item, known[key], f"{path}.{key}")
+            if key in model:
+                yield from _unknown(item, model[key], f"{path}.{key}")
             elif item is not None:
                 yield f"{path}.{key}"
-    elif isinstance(raw, list) and isinstance(known, list):
-        for number, (item, typed_item) in enumerate(zip(raw, known, strict=False)):
+    elif isinstance(raw, list) and isinstance(model, list):
+        for number, (item, typed_item) in enumerate(zip(raw, model, strict=False)):
             yield from _unknown(item, typed_item, f"{path}[{number}]")

@@ -9,8 +9,8 @@ import typer
 from pydantic import ValidationError
 
 from chatelaine.appraisal.offline import Report
+from chatelaine.cli import policy_files
 from chatelaine.cli import policy_inputs as inputs
-from chatelaine.cli import verify_inputs
 from chatelaine.cli.report import finish
 from chatelaine.evidence.dsse import Envelope
 from chatelaine.evidence.errors import ReferenceValuesError
@@ -55,7 +55,7 @@ def inspect(
 
 def _source(policy: str | None, keys: list[str], threshold: int | None, series: str) -> ReferenceValuesSource | None:
     if policy is not None:
-        source = verify_inputs.policy(policy).reference_values
+        source = policy_files.policy(policy).spec.reference_values
         if source is None:
             raise typer.BadParameter(f"{policy}: has no referenceValues", param_hint="--policy")
         return source
@@ -64,12 +64,20 @@ def _source(policy: str | None, keys: list[str], threshold: int | None, series: 
     try:
         return ReferenceValuesSource(
             series=series,
-            keys=[ReferenceKey(name=f"key-{n}", public_key=inputs.public_key(name)) for n, name in enumerate(keys, 1)],
+            keys=[_key(f"key-{number}", file) for number, file in enumerate(keys, 1)],
             threshold=len(keys) if threshold is None else threshold,
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise typer.BadParameter(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", param_hint="--key") from error
+
+
+def _key(name: str, file: str) -> ReferenceKey:
+    try:
+        return ReferenceKey(name=name, public_key=inputs.public_key(file))
+    except ValidationError as error:
+        why = f"{file}: no public key in PEM (`openssl pkey -in KEY -pubout` writes that of a private one)"
+        raise typer.BadParameter(why, param_hint="--key") from error
 
 
 def _finding(envelope: Envelope, source: ReferenceValuesSource | None, not_below: int) -> Finding:

@@ -52,7 +52,7 @@ def sign(
             envelope = with_signature_of(envelope, each)
         if signature is not None and public_key is not None:
             raw = verify_inputs.binary(signature, MAX_SIGNATURE_BYTES)
-            signer = VerifyingKey.parse("of --public-key", inputs.public_key(public_key))
+            signer = VerifyingKey.parse("the key of --public-key", inputs.public_key(public_key))
             envelope = with_foreign_signature(envelope, raw, signer)
     except ReferenceValuesError as error:
         raise inputs.refused(error) from error

@@ -8,8 +8,6 @@ import typer
 import yaml
 
 from chatelaine.cli import policy_inputs as inputs
-from chatelaine.cli import verify_inputs
-from chatelaine.evidence.dsse import MAX_ENVELOPE_BYTES, parse_envelope
 from chatelaine.evidence.errors import ReferenceValuesError
 
 PIECE_BYTES: Final = 900 * 1024
@@ -31,13 +29,12 @@ def split(
     Apply them with `kubectl apply --server-side`: they are too large for the other way.
     """
     try:
-        data = verify_inputs.binary(file, MAX_ENVELOPE_BYTES)
-        envelope = parse_envelope(data)
+        envelope = inputs.envelope(file)
         found = inputs.predicate_of(envelope)
     except ReferenceValuesError as error:
         raise inputs.refused(error) from error
     if not envelope.signatures:
-        raise typer.BadParameter(f"{file}: nobody has signed it", param_hint="F")
+        raise typer.BadParameter(f"{file}: nobody has signed it; `chatelaine policy sign` does", param_hint="F")
     # Written anew: ASCII without line ends, which no manifest can change.
     text = envelope.encode().decode("ascii")
     pieces = [text[at : at + PIECE_BYTES] for at in range(0, len(text), PIECE_BYTES)]

@@ -16,7 +16,7 @@ import typer
 
 from chatelaine.appraisal.ear import ear_claims
 from chatelaine.appraisal.offline import QuoteCase, judge_certificate, judge_quote, quote_appraisal
-from chatelaine.cli import verify_bundle, verify_event_log, verify_ima
+from chatelaine.cli import policy_files, verify_bundle, verify_event_log, verify_ima
 from chatelaine.cli import verify_inputs as inputs
 from chatelaine.cli.report import finish
 from chatelaine.cli.usage import UsageGroup
@@ -52,7 +52,7 @@ def tpm_quote(
     Without --extra-data freshness cannot be told (exit 2). Without --policy, Trusted means: genuine under this key.
     """
     expected = None if extra_data is None else inputs.hexadecimal(extra_data, "--extra-data")
-    rules = None if policy is None else inputs.policy(policy)
+    rules = None if policy is None else policy_files.policy(policy).spec
     parts = {"--attest": attest, "--signature": signature, "--ak": ak, "--pcrs": pcrs}
     if bundle is not None:
         if any(value is not None for value in parts.values()):

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from chatelaine.appraisal.offline_log import LogCase, judge_event_log
+from chatelaine.cli import policy_files
 from chatelaine.cli import verify_inputs as inputs
 from chatelaine.cli.exits import VERDICTS
 from chatelaine.cli.report import finish, print_report
@@ -36,7 +37,7 @@ def event_log(
     case = LogCase(
         data=inputs.binary(file, MAX_LOG_BYTES),
         pcrs=None if pcrs is None else inputs.pcr_values(pcrs),
-        policy=None if policy is None else inputs.policy(policy),
+        policy=None if policy is None else policy_files.policy(policy).spec,
     )
     report = judge_event_log(case)
     if json:

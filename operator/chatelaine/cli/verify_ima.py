@@ -46,7 +46,7 @@ def ima(
 
 
 def _rules(name: str) -> ImaRules:
-    rules = inputs.policy(name).tpm.ima
+    rules = policy_files.policy(name).spec.tpm.ima
     if rules is None:
         raise typer.BadParameter(f"{name}: the policy has no tpm.ima", param_hint="--policy")
     return rules

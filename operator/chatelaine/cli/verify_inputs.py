@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import typer
-import yaml
 from cryptography import x509
-from pydantic import ValidationError
 
 from chatelaine.evidence.certificates import MAX_FILE_BYTES, load_certificates
 from chatelaine.evidence.errors import EvidenceError
 from chatelaine.evidence.tpm_types import MAX_PCRS
-from chatelaine.model.policy import AttestationPolicySpec
 
 STANDARD_INPUT: Final = "-"
 MAX_TEXT_BYTES: Final = 4 * 1024 * 1024
@@ -78,24 +75,6 @@ def hexadecimal(value: str, what: str) -> bytes:
     if not found:
         raise typer.BadParameter(f"{what}: empty")
     return found
-
-
-def policy(name: str) -> AttestationPolicySpec:
-    """An AttestationPolicy object, or its spec alone; YAML or JSON."""
-    try:
-        value = yaml.safe_load(text(name))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise typer.BadParameter(f"{name}: not YAML") from error
-    if isinstance(value, dict) and "kind" in value:
-        if value["kind"] != "AttestationPolicy":
-            raise typer.BadParameter(f"{name}: of kind {value['kind']}, not AttestationPolicy")
-        value = value.get("spec")
-    try:
-        return AttestationPolicySpec.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise typer.BadParameter(f"{name}: {where}: {first['msg']}") from error
 
 
 def pcr_values(name: str) -> dict[str, dict[int, bytes]]:

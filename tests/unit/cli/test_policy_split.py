@@ -51,7 +51,7 @@ def test_bundle_that_no_policy_could_name_is_not_split(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "status"),
-    [(signed(PREDICATE.encode()).encode(), 64), (PREDICATE.encode(), 1), (signed(b"{}", ALICE).encode(), 1)],
+    [(signed(PREDICATE.encode()).encode(), 64), (PREDICATE.encode(), 64), (signed(b"{}", ALICE).encode(), 1)],
     ids=["unsigned", "payload", "other payload"],
 )
 def test_what_is_no_signed_bundle_is_not_split(content, status):

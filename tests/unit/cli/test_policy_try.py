@@ -50,6 +50,11 @@ def tried(*arguments: str, code: int) -> Json:
     return found
 
 
+def told(text: str) -> str:
+    """What a usage error says, without the box around it."""
+    return " ".join(text.replace("│", " ").split())
+
+
 def reasons(found: Json) -> set[str]:
     def leaves(finding: Json) -> set[str]:
         children = finding.get("children")
@@ -194,8 +199,35 @@ def test_misspelt_field_is_named_instead_of_being_passed_over(tmp_path: Path, wh
     spec = policy()
     change(spec)
     code, _, err = compared(policy_file(tmp_path, policy(), "a.yaml"), policy_file(tmp_path, spec, "b.yaml"))
-    assert code == 0
-    assert "is no field of an AttestationPolicy" in err
+    assert code == 64
+    assert "is no field of an AttestationPolicy" in told(err)
+
+
+def test_policy_whose_rule_is_misspelt_accepts_nothing(tmp_path: Path) -> None:
+    spec = policy()
+    spec["tpm"]["eventlog"] = spec["tpm"].pop("eventLog", {"secureBoot": "Enabled"})
+    done = RUNNER.invoke(command.app, ["test", policy_file(tmp_path, spec), evidence_file(tmp_path)])
+    assert (done.exit_code, done.stdout) == (64, "")
+    assert "spec.tpm.eventlog is no field" in told(done.stderr)
+
+
+def test_bundle_where_a_policy_is_wanted_is_said_to_be_one(tmp_path: Path) -> None:
+    done = RUNNER.invoke(command.app, ["test", bundle_file(tmp_path, version=2), evidence_file(tmp_path)])
+    assert done.exit_code == 64
+    assert "a bundle of reference values, not an AttestationPolicy" in told(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("spec:\n a: 1\n  b: 2\n", "line 3: "), ("at: 2026-13-45\n", "not YAML: "), ("a: 1\n---\na: 2\n", "line 2: ")],
+    ids=["indentation", "a day that is none", "two documents"],
+)
+def test_file_that_is_no_yaml_is_told_by_its_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    done = RUNNER.invoke(command.app, ["test", str(tmp_path / "p.yaml"), evidence_file(tmp_path)])
+    assert done.exit_code == 64
+    assert said in told(done.stderr)
+    assert "?" not in told(done.stderr).split("not YAML")[1]
 
 
 def test_key_that_stands_twice_is_wrong_usage(tmp_path: Path) -> None:
