@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Final
 
 from chatelaine.evidence.errors import Malformed
-from chatelaine.evidence.event_log import Event
+from chatelaine.evidence.event_log import NO_ACTION, Event
 from chatelaine.evidence.uefi import parse_variable
 from chatelaine.evidence.uefi_checked import Separator, checked, checked_text, separator
 from chatelaine.evidence.uefi_image import loaded_from
 
 MAX_NAME_CHARACTERS: Final = 96
 _SHOWN_CONTENT_BYTES: Final = 4
+_PUNCTUATION: Final = frozenset("(),;:'\"")
 
 _TYPES: Final = {
     0x00000001: "POST code",
@@ -44,7 +45,12 @@ _IMAGES: Final = frozenset((0x80000003, 0x80000004, 0x80000005))
 
 
 def words_of(event: Event, tpm_id: int) -> str:
-    """What `event` measures; begins with `unchecked name:` where nothing but the host says so."""
+    """What `event` measures; begins with `unchecked name:` where nothing but the host says so, and with `note,` where
+    it was never extended.
+    """
+    if event.type == NO_ACTION:
+        shown = readable(event.data)
+        return f"note, not measured: {_quoted(shown)}" if shown else "note, not measured"
     meaning = separator(event, tpm_id)
     if meaning is not None:
         return "separator" if meaning is Separator.NORMAL else "separator of an error"
@@ -53,7 +59,7 @@ def words_of(event: Event, tpm_id: int) -> str:
         return _of_checked(data)
     text = checked_text(event, tpm_id)
     if text is not None and (shown := readable(text)):
-        return f"text '{shown}'"
+        return f"text {_quoted(shown)}"
     return f"unchecked name: {_of_type(event)}"
 
 
@@ -78,15 +84,25 @@ def _of_checked(data: bytes) -> str:
     if variable is not None and variable.name and variable.name.isascii() and variable.name.isprintable():
         content = variable.content
         value = f" = {content.hex()}" if 0 < len(content) <= _SHOWN_CONTENT_BYTES else f", {len(content)} bytes"
-        return f"UEFI variable {_short(variable.name)}{value}"
+        return f"UEFI variable {_named(_short(variable.name))}{value}"
     shown = readable(data)
-    return f"text '{shown}'" if shown else f"{len(data)} bytes of data"
+    return f"text {_quoted(shown)}" if shown else f"{len(data)} bytes of data"
 
 
 def _of_type(event: Event) -> str:
     kind = _TYPES.get(event.type, f"event of type 0x{event.type:08x}")
     name = loaded_from(event.data) if event.type in _IMAGES else readable(event.data)
-    return f"{kind} {_short(_printable(name))}" if name else kind
+    return f"{kind} {_named(_short(_printable(name)))}" if name else kind
+
+
+def _named(name: str) -> str:
+    """Bare where it is a plain name."""
+    return name if _PUNCTUATION.isdisjoint(name) else _quoted(name)
+
+
+def _quoted(text: str) -> str:
+    """In quotes that it cannot end: its own become another sign, which `readable` text never has."""
+    return "'" + text.replace("'", "\N{RIGHT SINGLE QUOTATION MARK}") + "'"
 
 
 def _printable(text: str) -> str:

@@ -16,7 +16,7 @@ from chatelaine.appraisal.offline import Report, refusal
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.boot_log import VerifiedBootLog, match_boot_log
 from chatelaine.evidence.errors import EventLogBankMissing, EvidenceError
-from chatelaine.evidence.event_log import Event, EventLog, parse_event_log, replay
+from chatelaine.evidence.event_log import NO_ACTION, Event, EventLog, parse_event_log, replay
 from chatelaine.evidence.ima import IMA_PCR
 from chatelaine.evidence.tpm_algorithms import BANKS
 from chatelaine.evidence.uefi_checked import checked, checked_text, separator
@@ -184,7 +184,7 @@ def _facts(log: EventLog, replayed: PcrsByBank, shown: VerifiedBootLog | Evidenc
         "startupLocality": log.startup_locality,
         "pcrs": {bank: {str(index): values[index].hex() for index in touched} for bank, values in replayed.items()},
         **(_boot_facts(shown) if isinstance(shown, VerifiedBootLog) else {"secureBoot": "NotShown"}),
-        "events": [_event(event, log, _words_bank(log, shown)) for event in log.events],
+        "events": [_event(event, log, shown) for event in log.events],
     }
 
 
@@ -221,14 +221,17 @@ def _words_bank(log: EventLog, shown: VerifiedBootLog | EvidenceError) -> int | 
     return max(log.banks, default=None)
 
 
-def _event(event: Event, log: EventLog, tpm_id: int | None) -> dict[str, object]:
-    """`checked`: the words rest on data that hashes to the digest."""
+def _event(event: Event, log: EventLog, shown: VerifiedBootLog | EvidenceError) -> dict[str, object]:
+    """`checked`: the words rest on data that hashes to the digest, and this on a PCR that was compared."""
+    tpm_id = _words_bank(log, shown)
     words, borne_out = f"event of type 0x{event.type:08x}", False
     if tpm_id is not None:
         words = words_of(event, tpm_id)
-        borne_out = (
+        borne_out = event.type != NO_ACTION and (
             separator(event, tpm_id) is not None or (checked(event, tpm_id) or checked_text(event, tpm_id)) is not None
         )
+    if event.type != NO_ACTION and isinstance(shown, VerifiedBootLog) and event.pcr not in shown.facts.quoted:
+        words, borne_out = f"not compared: {words}", False
     return {
         "number": event.number,
         "pcr": event.pcr,

@@ -204,6 +204,33 @@ def test_label_in_front_of_a_checked_text_is_never_repeated():
     assert "trusted" not in words_of(event(b"trusted_kernel: quiet\0", hashed=b"quiet"), tcg.SHA256)
 
 
+SPEECH = "x'), digest 00, was there before. PCR 4 is unchanged ('"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        event(SPEECH.encode()),
+        event(b"grub_cmd: " + SPEECH.encode() + b"\0", hashed=SPEECH.encode()),
+        event(tcg.variable(tcg.GLOBAL_VARIABLE, SPEECH, b"\1")),
+        event(SPEECH.encode(), hashed=b"a file"),
+        event(tcg.load_event(SPEECH), hashed=b"an image", kind=0x80000003),
+    ],
+)
+def test_text_that_root_extended_cannot_end_its_quotes_and_speak_for_us(told):
+    said = words_of(told, tcg.SHA256)
+    assert said.count("'") == 2
+    assert said.partition("'")[2].rpartition("'")[0] == SPEECH.replace("'", "\N{RIGHT SINGLE QUOTATION MARK}")
+
+
+def test_note_that_looks_like_a_measurement_is_said_to_be_none():
+    """Notes are in the log and in no PCR: their digests bear out nothing."""
+    variable = tcg.variable(tcg.GLOBAL_VARIABLE, "SecureBoot", b"\1")
+    assert words_of(event(variable, kind=tcg.EV_NO_ACTION), tcg.SHA256) == "note, not measured"
+    said = words_of(event(b"StartupLocality\0\3", kind=tcg.EV_NO_ACTION), tcg.SHA256)
+    assert said.startswith("note, not measured")
+
+
 def test_names_are_printable_and_short():
     named = event(tcg.load_event("\\EFI\\\u202e\x1b[2J" + "x" * 500), hashed=b"image", kind=0x80000003)
     said = words_of(named, tcg.SHA256)
