@@ -1,7 +1,8 @@
 """`chatelaine policy diff`: what changes between two policies or two bundles, or for the hosts that live now.
 
 Exit status of `diff A B`: 0 they judge alike, 1 they differ, 64 usage. Of `diff --live FILE`: 0 every host that the
-policy judges holds under it, 1 one would be refused, 2 of one it cannot be told, 64 usage.
+policy judges holds under it, and bound claims keep their access, 1 a host would be refused or a claim cut, 2 of a host
+it cannot be told, or nobody is judged, 64 usage.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def diff(
     """Say what changes between two policies or bundles, or, with --live, who would be refused by a policy, and why.
 
     Signatures of A and B are not checked. Exit status: 0 they judge alike, 1 they differ. With --live nothing is
-    written; 0 every host holds, 1 one would be refused, 2 of one it cannot be told.
+    written; 0 every host holds and bound claims keep their access, 1 a host would be refused or a claim cut, 2 of a
+    host it cannot be told, or nobody is judged.
     """
     if live is not None:
         if before is not None:

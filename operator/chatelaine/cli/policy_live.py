@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from chatelaine.appraisal.policy_words import shown
 from chatelaine.appraisal.unasked import unasked
+from chatelaine.cli.live_claims import ClaimOutlook, claims_under
 from chatelaine.cli.live_hosts import LiveHosts, NotThisHost, live_hosts
 from chatelaine.cli.live_verdicts import accounted_in, caution_of, judged_by, material_of, verdict_of, wanted_by
 from chatelaine.cli.policy_ends import CANNOT_TELL, REFUSED, Reach, ended
@@ -31,6 +32,8 @@ from chatelaine.wire.peer import PeerError
 
 TOGETHER = 16
 """Hosts that are asked at a time."""
+MAX_CLAIMS = 64
+"""Claims that would be cut, and are shown to a person."""
 MAX_REASONS = 8
 """Findings of one host that are shown to a person; `--json` has the whole tree."""
 
@@ -67,24 +70,33 @@ class Outlook:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All that would become of hosts and of claims that are bound, and what the policy leans on."""
+
+    material: PolicyMaterial
+    hosts: Sequence[Outlook]
+    claims: Sequence[ClaimOutlook]
+
+
 def diff_live(file: PolicyFile, reach: Reach, *, json: bool) -> NoReturn:
-    """Ask every host that the policy judges, and say what would become of it.
+    """Ask every host that the policy judges, and say what would become of it, and of the claims that are bound.
 
     Raises:
         typer.Exit: with 0, 1 or 2, as `policy diff --live` documents.
     """
     try:
-        material, outlooks = asyncio.run(_look(file, reach))
+        found = asyncio.run(_look(file, reach))
     except (KubeError, PkiError, OSError) as error:
         raise ended(str(error), CANNOT_TELL) from error
     if json:
-        typer.echo(json_text.dumps(_object(file, material, outlooks), indent=2))
+        typer.echo(json_text.dumps(_object(file, found), indent=2))
     else:
-        _print(file, material, outlooks)
-    raise typer.Exit(_status(material.missing, outlooks))
+        _print(file, found)
+    raise typer.Exit(_status(found))
 
 
-async def _look(file: PolicyFile, reach: Reach) -> tuple[PolicyMaterial, list[Outlook]]:
+async def _look(file: PolicyFile, reach: Reach) -> Found:
     async with live_hosts(reach.state_dir, reach.kubeconfig) as live:
         material = await material_of(
             live.kube, file.name, file.spec,
@@ -95,7 +107,7 @@ async def _look(file: PolicyFile, reach: Reach) -> tuple[PolicyMaterial, list[Ou
         hosts = judged_by(file.name, await live.hsms(), claims)
         seats = asyncio.Semaphore(TOGETHER)
         found = await asyncio.gather(*(_outlook(live, hsm, policy, claims, seats) for hsm in hosts))
-    return material, list(found)
+        return Found(material, found, await claims_under(live.kube, policy, hosts, claims))
 
 
 async def _outlook(
@@ -118,21 +130,24 @@ async def _outlook(
     return Outlook(name, now, verdict.verdict, verdict.findings, why, caution_of(asked))
 
 
-def _status(missing: Sequence[str], outlooks: Sequence[Outlook]) -> int:
-    if any(outlook.then is Verdict.UNTRUSTED for outlook in outlooks):
+def _status(found: Found) -> int:
+    refused = any(outlook.then is Verdict.UNTRUSTED for outlook in found.hosts)
+    if refused or any(claim.refused for claim in found.claims):
         return REFUSED
-    undecided = any(outlook.then is not Verdict.TRUSTED for outlook in outlooks)
-    return CANNOT_TELL if undecided or missing else 0
+    undecided = any(outlook.then is not Verdict.TRUSTED for outlook in found.hosts)
+    # Where nobody is judged, nothing was shown: perhaps the name is misspelt.
+    return CANNOT_TELL if undecided or found.material.missing or not found.hosts else 0
 
 
-def _object(file: PolicyFile, material: PolicyMaterial, outlooks: Sequence[Outlook]) -> dict[str, object]:
+def _object(file: PolicyFile, found: Found) -> dict[str, object]:
     return {
         "policy": file.name,
         "digest": file.spec.digest(),
         "enforcement": (file.spec.enforcement or Enforcement.ENFORCE).value,
-        "missing": list(material.missing),
-        "notJudged": list(unasked(file.spec, material.reference)),
-        "hosts": [outlook.as_dict() for outlook in outlooks],
+        "missing": list(found.material.missing),
+        "notJudged": list(unasked(file.spec, found.material.reference)),
+        "hosts": [outlook.as_dict() for outlook in found.hosts],
+        "claims": [outlook.as_dict() for outlook in found.claims],
     }
 
 
@@ -144,22 +159,32 @@ _WORDS = {
 }
 
 
-def _print(file: PolicyFile, material: PolicyMaterial, outlooks: Sequence[Outlook]) -> None:
+def _print(file: PolicyFile, found: Found) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    for part in unasked(file.spec, material.reference):
+    for part in unasked(file.spec, found.material.reference):
         console.print(f"[yellow]not judged[/yellow] {escape(shown(part))}")
-    for sentence in material.missing:
+    for sentence in found.material.missing:
         console.print(f"[yellow]missing[/yellow] {escape(shown(sentence))}: nothing would be newly trusted")
-    if not outlooks:
-        console.print(f"No Hsm is judged by {escape(shown(file.name))}.")
-    for outlook in outlooks:
+    if not found.hosts:
+        console.print(f"No Hsm is judged by {escape(shown(file.name))}, so nothing was tried.")
+    for outlook in found.hosts:
         console.print(f"[bold]{escape(outlook.hsm)}[/bold]: {outlook.now.value} now, {_WORDS[outlook.then]}")
         for line in (outlook.caution, *_reasons(outlook)):
             if line:
                 console.print(f"  {escape(line)}")
-    refused = sum(outlook.then is Verdict.UNTRUSTED for outlook in outlooks)
-    audit = " It is in Audit: nothing would be cut." if file.spec.enforcement is Enforcement.AUDIT else ""
-    console.print(f"{refused} of {len(outlooks)} would be refused.{audit} Nothing was changed.")
+    cut = [claim for claim in found.claims if claim.refused]
+    for claim in cut[:MAX_CLAIMS]:
+        console.print(
+            f"claim [bold]{escape(claim.namespace)}/{escape(claim.claim)}[/bold] on {escape(claim.hsm)}:"
+            f" [red]would be cut[/red]: {escape(claim.why)}"
+        )
+    if len(cut) > MAX_CLAIMS:
+        console.print(f"and {len(cut) - MAX_CLAIMS} more claims; --json shows all")
+    refused = sum(outlook.then is Verdict.UNTRUSTED for outlook in found.hosts)
+    audit = " It is in Audit: no host would be cut." if file.spec.enforcement is Enforcement.AUDIT else ""
+    console.print(f"{refused} of {len(found.hosts)} would be refused.{audit} Nothing was changed.")
+    if found.claims:
+        console.print(f"{len(cut)} of {len(found.claims)} bound claims would be cut.")
 
 
 def _reasons(outlook: Outlook) -> list[str]:

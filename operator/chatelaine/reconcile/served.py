@@ -7,7 +7,7 @@ rules still let it; the HSM's standing serves; and the claim's own policy, if it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from chatelaine.appraisal.appraise import appraise, compliance_of
@@ -130,32 +130,22 @@ def _own_policy(
     if policy is None:
         return ClaimStanding(Outcome.REFUTED, Reason.POLICY_NOT_FOUND, f"AttestationPolicy {name} does not exist.")
     if wrong := faults(policy):
-        return ClaimStanding(Outcome.REFUTED, Reason.POLICY_INVALID, f"AttestationPolicy {name}: {wrong[0]}")
-    stamp = stamp_of(policy)
-    round_ = view.host.round_of(view.hsm.status.identity) if view.host else None
-    evidence = round_.evidence if round_ else None
-    if round_ is None or not isinstance(evidence, VerifiedEvidence) or not hsms.fresh:
-        return _stands(claim, stamp, hsms, f"AttestationPolicy {name} waits for fresh evidence of Hsm {view.name}.")
-    if not round_.covers(policy):
-        return _stands(claim, stamp, hsms, f"AttestationPolicy {name} asks for evidence that was not asked for yet.")
-    appraisal = appraise(
-        evidence,
-        ((stamp, policy.spec, policy.material),),
-        subject=view.uid,
-        generation=view.standing.epoch.generation if view.standing.epoch else 1,
-        issued_at=int(round_.received_at),
-        accounted=view.accounted | round_.accounted,
-        ima=round_.ima,
-    )
-    until = min(float(appraisal.valid_until), hsms.valid_until or 0.0)
-    both = (*hsms.stamps, stamp)
-    endorsed = finding_of_enrolled(view.hsm, view.host, policy, at=round_.received_at)
-    found = all_of("host", (endorsed, appraisal.findings))
-    outcome = found.outcome
+        broken = ClaimStanding(Outcome.REFUTED, Reason.POLICY_INVALID, f"AttestationPolicy {name}: {wrong[0]}")
+        return _until_its_end(policy, view, hsms, broken, now)
+    found = _on_the_last_round(policy, view) if hsms.fresh else None
+    if found is None:
+        what = (
+            "asks for evidence that was not asked for yet" if hsms.fresh else f"waits for fresh evidence of {view.name}"
+        )
+        return _stands(claim, policy, view, hsms, f"AttestationPolicy {name} {what}.", now)
+    judged, ends = found
+    until = min(ends, hsms.valid_until or 0.0)
+    both = (*hsms.stamps, stamp_of(policy))
+    outcome = judged.outcome
     if outcome is Outcome.HOLDS and now < until:
         return ClaimStanding(Outcome.HOLDS, hsms.reason, hsms.message, hsms.fresh, until, both)
     if policy.spec.enforcement is Enforcement.AUDIT:
-        shown = sentence(found, outcome) if outcome is not Outcome.HOLDS else "the evidence is too old"
+        shown = sentence(judged, outcome) if outcome is not Outcome.HOLDS else "the evidence is too old"
         message = f"AttestationPolicy {name}: {shown}"
         return ClaimStanding(Outcome.HOLDS, Reason.AUDIT_ONLY, message, hsms.fresh, hsms.valid_until, both)
     if outcome is Outcome.HOLDS:
@@ -163,16 +153,73 @@ def _own_policy(
             Outcome.CANNOT_TELL, Reason.EVIDENCE_EXPIRED, f"AttestationPolicy {name}: the evidence is too old."
         )
     reason = Reason.EVIDENCE_REFUTED if outcome is Outcome.REFUTED else Reason.EVIDENCE_UNDECIDED
-    return ClaimStanding(outcome, reason, f"AttestationPolicy {name}: {sentence(found, outcome)}")
+    said = ClaimStanding(outcome, reason, f"AttestationPolicy {name}: {sentence(judged, outcome)}")
+    return said if outcome is Outcome.REFUTED else _until_its_end(policy, view, hsms, said, now)
 
 
-def _stands(claim: HsmClaim, stamp: PolicyStamp, hsms: ClaimStanding, message: str) -> ClaimStanding:
-    """Right after a start: what held under this very policy stands as long as the HSM's own last verdict does."""
+def _on_the_last_round(policy: AttestationPolicy, view: HsmView) -> tuple[Finding, float] | None:
+    """What the last round shows under the policy of a claim, and until when that counts; None: it does not cover it."""
+    round_ = view.host.round_of(view.hsm.status.identity) if view.host else None
+    evidence = round_.evidence if round_ else None
+    if round_ is None or not isinstance(evidence, VerifiedEvidence) or not round_.covers(policy):
+        return None
+    appraisal = appraise(
+        evidence,
+        ((stamp_of(policy), policy.spec, policy.material),),
+        subject=view.uid,
+        generation=view.standing.epoch.generation if view.standing.epoch else 1,
+        issued_at=int(round_.received_at),
+        accounted=view.accounted | round_.accounted,
+        ima=round_.ima,
+    )
+    endorsed = finding_of_enrolled(view.hsm, view.host, policy, at=round_.received_at)
+    return all_of("host", (endorsed, appraisal.findings)), float(appraisal.valid_until)
+
+
+def proofs(view: HsmView, policies: Iterable[AttestationPolicy], now: float) -> dict[str, float]:
+    """Until when evidence holds that was judged under each of `policies`, by uid; worth remembering with every round.
+
+    What the last round leaves undecided is as it was known before; what it refutes is forgotten.
+    """
+    known = view.host.own_policies_until if view.host else {}
+    found: dict[str, float] = {}
+    for policy in policies:
+        uid = policy.metadata.uid
+        judged = _on_the_last_round(policy, view) if view.standing.fresh and not faults(policy) else None
+        if judged is not None and judged[0].outcome is Outcome.HOLDS:
+            found[uid] = judged[1]
+        elif (judged is None or judged[0].outcome is Outcome.CANNOT_TELL) and known.get(uid, 0.0) > now:
+            found[uid] = known[uid]
+    return found
+
+
+def _until_its_end(
+    policy: AttestationPolicy, view: HsmView, hsms: ClaimStanding, undecided: ClaimStanding, now: float
+) -> ClaimStanding:
+    """What was proven under the claim's own policy stands until its end, and not shorter, while nothing refutes it."""
+    known = view.host.own_policies_until.get(policy.metadata.uid, 0.0) if view.host else 0.0
+    until = min(known, hsms.valid_until or 0.0)
+    if now >= until:
+        return undecided
+    message = f"{hsms.message} {undecided.message}"
+    return ClaimStanding(Outcome.HOLDS, hsms.reason, message, False, until, (*hsms.stamps, stamp_of(policy)))
+
+
+def _stands(
+    claim: HsmClaim, policy: AttestationPolicy, view: HsmView, hsms: ClaimStanding, message: str, now: float
+) -> ClaimStanding:
+    """Nothing is judged under the policy as it is today. Right after a start what held under it stands as long as the
+    HSM's own last verdict does.
+    """
+    undecided = ClaimStanding(Outcome.CANNOT_TELL, Reason.EVIDENCE_UNDECIDED, message)
+    if view.host is not None and policy.metadata.uid in view.host.own_policies_until:
+        return _until_its_end(policy, view, hsms, undecided, now)
     allocation = claim.status.allocation
-    held = allocation is not None and stamp.digest in {policy.digest for policy in allocation.policies}
+    held = allocation is not None and policy.metadata.uid in {one.uid for one in allocation.policies}
     if held and not hsms.fresh and is_true(claim.status.conditions, ConditionType.ATTESTED.value):
-        return ClaimStanding(Outcome.HOLDS, hsms.reason, hsms.message, False, hsms.valid_until, (*hsms.stamps, stamp))
-    return ClaimStanding(Outcome.CANNOT_TELL, Reason.EVIDENCE_UNDECIDED, message)
+        both = (*hsms.stamps, stamp_of(policy))
+        return ClaimStanding(Outcome.HOLDS, hsms.reason, hsms.message, False, hsms.valid_until, both)
+    return undecided
 
 
 # --- release --------------------------------------------------------------------------------------------------
@@ -218,16 +265,23 @@ def release_request(
     claim: HsmClaim, namespace: NamespaceFacts, view: HsmView, bound_claims: int | None
 ) -> ReleaseRequest:
     """What the claim asks of this HSM: all its keys and everything that its clients would do."""
+    return request_of(claim, namespace.labels, held_compliance(view.hsm, view.policy), bound_claims)
+
+
+def request_of(
+    claim: HsmClaim, namespace_labels: Mapping[str, str], compliance: frozenset[str], bound_claims: int | None
+) -> ReleaseRequest:
+    """The same of an HSM that holds these certificates."""
     wants = claim.spec.requirements
     keys, clients = claim.spec.keys or (), claim.spec.clients or ()
     return ReleaseRequest(
         namespace=claim.metadata.namespace or "",
-        namespace_labels=namespace.labels,
+        namespace_labels=namespace_labels,
         key_types=frozenset(key.type for key in keys),
         usages=frozenset(usage for holder in (*keys, *clients) for usage in holder.usages),
         sensitivity=(wants.sensitivity if wants else None) or Sensitivity.PUBLIC,
         workload_type=wants.workload_type if wants else None,
-        compliance=held_compliance(view.hsm, view.policy),
+        compliance=compliance,
         bound_claims=bound_claims,
     )
 

@@ -75,6 +75,41 @@ async def test_impostor_decides_nothing_about_a_host(cluster: OperatorCluster) -
             await thief.stop()
 
 
+async def test_claim_that_the_policy_would_not_release_is_told_before_it_is_cut(cluster: OperatorCluster) -> None:
+    async with operating(cluster) as bench:
+        cluster.policy()
+        host = await cluster.ready()
+        cluster.claim()
+        await cluster.claim_is("Bound", "True")
+        policy = policy_of(cluster, p4=ZERO)
+        here = {"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": cluster.namespace}}}
+        policy["spec"]["release"] = {"anyOf": [here]}
+        done = await bench.live(policy, "--json")
+        assert done.status == 0, done.err
+        (kept,) = done.json()["claims"]
+        assert (kept["claim"], kept["hsm"], kept["refused"], kept["why"]) == ("c1", host.name, False, "")
+        for release in (None, {"anyOf": [{**here, "usages": ["Verify"]}]}):
+            policy["spec"]["release"] = release
+            done = await bench.live(policy)
+            assert done.status == 1, done.out
+            assert f"claim {cluster.namespace}/c1 on {host.name}: would be cut: " in done.out
+            assert "1 of 1 bound claims would be cut." in done.out
+        policy["spec"]["enforcement"] = "Audit"
+        assert (await bench.live(policy)).status == 1, "Audit is about evidence: release rules cut all the same"
+        assert "Sign" in (await bench.live(policy, "--json")).json()["claims"][0]["why"]
+
+
+async def test_policy_that_judges_nobody_is_not_said_to_hold(cluster: OperatorCluster) -> None:
+    async with operating(cluster) as bench:
+        cluster.policy()
+        await cluster.ready()
+        policy = policy_of(cluster, p4=OTHER)
+        policy["metadata"]["name"] = f"{cluster.prefix}-bsae"
+        done = await bench.live(policy)
+        assert done.status == 2
+        assert "nothing was tried" in done.out
+
+
 async def test_keys_of_claims_are_accounted_for_and_others_are_not(cluster: OperatorCluster) -> None:
     async with operating(cluster) as bench:
         cluster.policy()
@@ -83,6 +118,8 @@ async def test_keys_of_claims_are_accounted_for_and_others_are_not(cluster: Oper
         await cluster.claim_is("KeysReady", "True")
         policy = policy_of(cluster, p4=ZERO)
         policy["spec"]["hsm"] = {"inventory": "Accounted"}
+        here = {"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": cluster.namespace}}}
+        policy["spec"]["release"] = {"anyOf": [here]}
         assert (await bench.live(policy)).status == 0
         label = key_label("0b9b1c52-31c8-4a51-a1a5-8d1f6a6a2f10", "signing", 1)
         host.pairs[label] = ec.generate_private_key(ec.SECP256R1())
