@@ -15,7 +15,7 @@ from chatelaine.agent.evidence import MAX_ATTEMPTS, MAX_WAITING_ROUNDS, Evidence
 from chatelaine.agent.logs import ImaPiece, LogFiles
 from chatelaine.agent.simulated import SimulatedAttester, SimulatedTpm
 from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence, verify_evidence
-from chatelaine.evidence.errors import EvidenceError, ExtraDataMismatch
+from chatelaine.evidence.errors import ExtraDataMismatch
 from chatelaine.evidence.hsm_statement import decode_statement
 from chatelaine.evidence.tpm_public import parse_public
 from chatelaine.evidence.tpm_types import Selection
@@ -157,7 +157,7 @@ def test_evidence_does_not_verify_with_a_gateway_key_that_the_gateway_swapped(at
     gateway = LyingGateway()
     gateway.alter = lambda response: altered(response, gateway_spki=b"another")
     answer = ask(attester, gateway)
-    with pytest.raises(EvidenceError):
+    with pytest.raises(ExtraDataMismatch):
         verified(answer, attester, gateway)
 
 

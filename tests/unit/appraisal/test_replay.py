@@ -20,7 +20,17 @@ from chatelaine.appraisal.replay import boot_of, replay
 from chatelaine.appraisal.stored import RoundKind
 from chatelaine.appraisal.stored_form import decode_round, encode_round, parts_of
 from chatelaine.evidence import cbor
-from chatelaine.evidence.errors import EvidenceError, EvidencePartMissing, Malformed, Oversized
+from chatelaine.evidence import tpm_algorithms as alg
+from chatelaine.evidence.errors import (
+    AttestationKeyMismatch,
+    EvidenceError,
+    EvidencePartMissing,
+    ExtraDataMismatch,
+    Malformed,
+    Oversized,
+    StatementSignatureInvalid,
+    ThresholdNotMet,
+)
 from chatelaine.evidence.ima import ImaProgress
 from chatelaine.evidence.reference_values import verify_bundle
 from chatelaine.model.identifiers import key_label
@@ -28,6 +38,7 @@ from chatelaine.model.material import PolicyMaterial
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Epoch, Finding, Outcome, Verdict
 from support.paper_host import SERVICE_KEYS, PaperHost, token_key
+from support.paper_tpm import PaperTpm, ecc_key
 from support.reference_bundles import ALICE, BOB, MALLORY, bundle, source
 from support.stored_rounds import HOST, Told, answer, policy, sha, stored
 
@@ -127,7 +138,7 @@ def test_reference_values_of_strangers_do_not_replay():
     other = told.changed(
         case=replace(told.round.case, reference=digest), parts=tuple(sorted({*told.round.parts, digest}))
     )
-    with pytest.raises(EvidenceError):
+    with pytest.raises(ThresholdNotMet):
         replay(other.round, replace(other, parts=known).part)
 
 
@@ -146,15 +157,21 @@ def test_rules_that_were_exchanged_are_refused():
         replay(forged.round, forged.part)
 
 
-def test_evidence_of_another_tpm_is_refused():
-    other = replace(GOOD.round.asked, identity=replace(HOST.identity, attestation_key_spki=b"another key"))
-    with pytest.raises(EvidenceError):
-        replay(GOOD.changed(asked=other).round, GOOD.part)
+@pytest.mark.parametrize(
+    ("field", "error"),
+    [(("ak_public", "ak_name"), AttestationKeyMismatch), (("attestation_key_spki",), StatementSignatureInvalid)],
+    ids=["another TPM", "another token"],
+)
+def test_evidence_of_another_tpm_or_token_is_refused(field, error):
+    stranger = PaperHost(tpm=PaperTpm(number=1), hsm_key=ecc_key(alg.NIST_P256, 77)).identity
+    theirs = replace(HOST.identity, **{name: getattr(stranger, name) for name in field})
+    with pytest.raises(error):
+        replay(GOOD.changed(asked=replace(GOOD.round.asked, identity=theirs)).round, GOOD.part)
 
 
 def test_answer_to_another_nonce_is_refused():
     forged = GOOD.changed(asked=replace(GOOD.round.asked, nonce=bytes(32)))
-    with pytest.raises(EvidenceError) as refused:
+    with pytest.raises(ExtraDataMismatch) as refused:
         replay(forged.round, forged.part)
     assert not refused.value.authenticated
 
@@ -182,7 +199,7 @@ def test_boot_of_a_stored_round_explains_a_later_one():
 
 def test_boot_is_not_taken_from_evidence_that_is_not_genuine():
     forged = GOOD.changed(asked=replace(GOOD.round.asked, subject_uid="another"))
-    with pytest.raises(EvidenceError):
+    with pytest.raises(ExtraDataMismatch):
         boot_of(forged.round, forged.part)
 
 
