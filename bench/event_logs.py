@@ -13,9 +13,7 @@ import resource
 import statistics
 import subprocess
 import tempfile
-import time
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +21,7 @@ from tools.lab import event_log_writer as tcg
 from tools.lab.firmware import Boot, authority_digest, write_boot
 
 from bench.report import Figure, write
+from bench.turns import in_turn
 from chatelaine.appraisal.boot_rules import boot_rules
 from chatelaine.evidence import boot_log
 from chatelaine.evidence import tpm_algorithms as alg
@@ -64,9 +63,11 @@ def run() -> None:
     (rule,) = boot_rules(TpmRules.model_validate(RULES), None)
     if len(log.events) != EVENTS or rule.judge_log(verified).outcome is not Outcome.HOLDS:
         raise AssertionError("the log is not the one that is to be measured")
-    parsed, hashing = _in_turn(lambda: _replayed(data), lambda: _hashed(log.events))
-    first, again = _in_turn(lambda: _first(data, quote), lambda: verify_boot_log(data, quote))
-    (judged,) = _in_turn(lambda: rule.judge_log(verified))
+    parsed, hashing = in_turn(lambda: _replayed(data), lambda: _hashed(log.events), blocks=BLOCKS, times=CALLS)
+    first, again = in_turn(
+        lambda: _first(data, quote), lambda: verify_boot_log(data, quote), blocks=BLOCKS, times=CALLS
+    )
+    (judged,) = in_turn(lambda: rule.judge_log(verified), blocks=BLOCKS, times=CALLS)
     hashes: dict[str, object] = {"what": "its 132 hashes alone", "value": 1 / hashing, "unit": "1/s a core"}
     tool: dict[str, object] = {
         "what": "tpm2_eventlog, less its start; prints all events as text",
@@ -153,16 +154,3 @@ def _child_seconds(path: Path) -> float:
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def _in_turn(*calls: Callable[[], object]) -> tuple[float, ...]:
-    """Seconds of CPU a call of each."""
-    rows = [[_seconds(call) for call in calls] for _ in range(BLOCKS)]
-    return tuple(statistics.median(column) for column in zip(*rows, strict=True))
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    begin = time.process_time()
-    for _ in range(CALLS):
-        call()
-    return (time.process_time() - begin) / CALLS

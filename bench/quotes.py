@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, utils
 
 from bench.report import Figure, write
+from bench.turns import seconds_a_call
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.tpm_quote import attestation_key, verify_quote
 from chatelaine.evidence.tpm_types import Selection, parse_signature
@@ -77,16 +77,9 @@ def _sides(tpm: PaperTpm) -> tuple[Callable[[], object], Callable[[], object]]:
 
 def _compare(quote: Callable[[], object], raw: Callable[[], object]) -> tuple[float, float, float]:
     """Seconds of CPU a call of each, and the median over blocks of how much faster the raw side is, inverted."""
-    pairs = [(_seconds(quote), _seconds(raw)) for _ in range(BLOCKS)]
+    pairs = [(seconds_a_call(quote, CALLS), seconds_a_call(raw, CALLS)) for _ in range(BLOCKS)]
     return (
         statistics.median(first for first, _ in pairs),
         statistics.median(second for _, second in pairs),
         statistics.median(second / first for first, second in pairs),
     )
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    begin = time.process_time()
-    for _ in range(CALLS):
-        call()
-    return (time.process_time() - begin) / CALLS

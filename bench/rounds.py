@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from tools.lab.installation import Operator
 
 from bench.lab import cpu_seconds, rss_megabytes
 from bench.report import Figure, write
+from bench.turns import in_turn
 from chatelaine.appraisal.host import HostCase, appraise_host
 from chatelaine.evidence.bundle import EnrolledIdentity, QuoteEvidence, VerifiedEvidence, verify_evidence
 from chatelaine.evidence.tpm_quote import attestation_key
@@ -80,7 +80,7 @@ def _alone() -> list[Figure]:
 
     if judged().verdict is not Verdict.TRUSTED:
         raise AssertionError("the bundle was not accepted")
-    whole, signatures = _in_turn(judged, _signatures(evidence))
+    whole, signatures = in_turn(judged, _signatures(evidence), blocks=BLOCKS, times=CALLS)
     raw: dict[str, object] = {"what": "its two P-256 signatures alone", "value": 1 / signatures, "unit": "1/s a core"}
     tool: dict[str, object] = {
         "what": "tpm2_checkquote, its start included; the quote alone",
@@ -129,19 +129,6 @@ def _tool_seconds(evidence: QuoteEvidence) -> float:
             subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True, timeout=60)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / TOOL_RUNS
-
-
-def _in_turn(*calls: Callable[[], object]) -> tuple[float, ...]:
-    """Seconds of CPU a call of each."""
-    rows = [[_seconds(call) for call in calls] for _ in range(BLOCKS)]
-    return tuple(statistics.median(column) for column in zip(*rows, strict=True))
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    begin = time.process_time()
-    for _ in range(CALLS):
-        call()
-    return (time.process_time() - begin) / CALLS
 
 
 # --- in an operator
