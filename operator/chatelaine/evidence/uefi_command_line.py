@@ -8,7 +8,8 @@ name holds `/`, `(` or `+` (a path, a device, a list of blocks); the name of a G
 load parts of a hypervisor count as well: GRUB leaves out the file when it measures what it tells these. So does
 `chainloader`, which hands its arguments to any EFI program, a kernel among them, and of which GRUB measures the command
 alone; and `linux` where the name of its file could be that of a command, as it may be over a network. Whoever makes
-GRUB run what looks like a command line adds one, and takes none away.
+GRUB run what looks like a command line adds one, and takes none away. `rmmod tpm` ends what GRUB measures, so whatever
+follows a `rmmod` is open.
 
 A boot loader that measures nothing here, or measures elsewhere, shows no command line; software can then append one
 after the boot. So what is shown is what was *told* only if the images that were started are known (PCR 4).
@@ -42,6 +43,8 @@ _LOADERS: Final = frozenset(
 )
 _KERNEL_LOADERS: Final = frozenset(("linux", "linux16", "linuxefi", "legacy_kernel"))
 """GRUB measures what these tell the kernel, with the file in front, besides the command."""
+
+_UNLOADER: Final = "rmmod"
 
 _MODIFIERS: Final = re.compile(r"[ \t\n\v\f\r\xa0]*+(?:(?:!|time)[ \t\n\v\f\r\xa0]++)*+")
 """What GRUB runs another command by. It never goes back either."""
@@ -98,6 +101,8 @@ def command_lines(events: Iterable[Event], tpm_id: int, quoted: Sequence[int]) -
         if content is None:
             gap = gap or f"event {event.number} of PCR {event.pcr} is not what its data says"
             continue
+        if event.pcr == GRUB_PCR and _command(content.decode("latin-1"))[0] == _UNLOADER:
+            gap = gap or f"event {event.number} of PCR {event.pcr}: GRUB unloaded a module and may measure no more"
         text = _command_line(content, event.pcr)
         if text is None:
             continue
@@ -117,14 +122,19 @@ def _command_line(content: bytes, pcr: int) -> str | None:
     text = content.removesuffix(b"\x00").decode("latin-1")  # old versions of GRUB hash the NUL, too
     if pcr == STUB_PCR:
         return text
-    modifiers = _MODIFIERS.match(text)
-    command, rest = _first(text, modifiers.end() if modifiers else 0)
+    command, rest = _command(text)
     if command in _LOADERS:
         return rest
     if command in _KERNEL_LOADERS:
         file, _ = _first(rest)
         return rest if file and not _FILE_CHARACTERS.intersection(file) else None
     return text if _FILE_CHARACTERS.intersection(command) else None
+
+
+def _command(text: str) -> tuple[str, str]:
+    """The command that GRUB runs, and its arguments."""
+    modifiers = _MODIFIERS.match(text)
+    return _first(text, modifiers.end() if modifiers else 0)
 
 
 def _first(text: str, start: int = 0) -> tuple[str, str]:

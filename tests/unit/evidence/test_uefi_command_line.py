@@ -80,6 +80,13 @@ def test_kernel_from_the_network_whose_name_looks_like_a_command_is_told_what_is
     assert texts(found) == ["echo init=/bin/sh"]
 
 
+@pytest.mark.parametrize("command", ["rmmod tpm", "! rmmod tpm", "time rmmod tpm", "rmmod tpm\0"])
+def test_grub_that_was_told_to_measure_no_more_leaves_open_what_the_kernel_was_told(command):
+    """Whatever it starts afterwards is in no PCR; a good command line can be appended after the boot."""
+    found = measured(grub(command), grub("/vmlinuz lockdown=integrity"))
+    assert found.gap == "event 1 of PCR 8: GRUB unloaded a module and may measure no more"
+
+
 def test_endless_negations_are_passed_over_once():
     text = "! " * 400_000
     assert texts(measured(grub(text + "chainloader /vmlinuz ro"))) == ["/vmlinuz ro"]
