@@ -15,7 +15,7 @@ from chatelaine.cli.policy_description import Description, moment, read_descript
 from chatelaine.cli.policy_file_lists import read_checksums, read_ima_list
 from chatelaine.evidence.corim import import_corim
 from chatelaine.evidence.corim_cbor import MAX_CORIM_BYTES
-from chatelaine.evidence.dsse import VerifyingKey
+from chatelaine.evidence.dsse import VerifyingKey, verify_envelope
 from chatelaine.evidence.errors import ReferenceValuesError
 from chatelaine.evidence.reference_files import GoodFile, combined, with_grace, write_files
 from chatelaine.evidence.reference_values import PcrValues, Predicate, read_payload, read_predicate
@@ -48,6 +48,10 @@ def bundle(
         str | None,
         typer.Option(metavar="F", help="The bundle before: gives the name, and the version that comes after it."),
     ] = None,
+    previous_key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="F", help="Public key, PEM, that must have signed --previous; several: all of them."),
+    ] = None,
     grace_seconds: Annotated[
         int | None,
         typer.Option(min=1, help="How long files stay good that only --previous lists; not, if absent."),
@@ -60,14 +64,15 @@ def bundle(
     now = int(time.time())
     if corim_key is not None and not corim:
         raise typer.BadParameter("needs --corim", param_hint="--corim-key")
-    if grace_seconds is not None and previous is None:
-        raise typer.BadParameter("needs --previous", param_hint="--grace-seconds")
+    if previous is None and (grace_seconds is not None or previous_key):
+        hint = "--grace-seconds" if grace_seconds is not None else "--previous-key"
+        raise typer.BadParameter("needs --previous", param_hint=hint)
     end = None if until is None else moment(until, "--until")
     written = Description() if description is None else read_description(description)
     listed = [file for list_name in files or () for file in read_checksums(list_name, root=root, until=end)]
     listed += (file for list_name in ima or () for file in _measured(list_name))
     try:
-        before = None if previous is None else inputs.predicate_of(inputs.envelope(previous))
+        before = None if previous is None else _before(previous, previous_key or ())
         good = combined((*written.good_files(), *listed))
         if before is not None and grace_seconds is not None:
             good = with_grace(good, before.files, now=now, until=now + grace_seconds)
@@ -79,6 +84,17 @@ def bundle(
         raise inputs.refused(error) from error
     typer.echo(inputs.summary(found), err=True)
     inputs.write(payload, output)
+
+
+def _before(name: str, keys: Sequence[str]) -> Predicate:
+    """The bundle before. What it lists becomes good again: who has signed it matters, and is told where nobody asked."""
+    envelope = inputs.envelope(name)
+    if keys:
+        signers = [VerifyingKey.parse(f"of --previous-key {key}", inputs.public_key(key)) for key in keys]
+        verify_envelope(envelope, signers, len(signers))
+    else:
+        typer.echo(f"{name}: its signatures were not checked; --previous-key says who must have signed it", err=True)
+    return inputs.predicate_of(envelope)
 
 
 def _measured(name: str) -> tuple[GoodFile, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -12,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from chatelaine.cli.policy_ends import say
 from chatelaine.evidence.dsse import Envelope, Signature, VerifyingKey, key_id_of, verify_envelope
 
 MAX_KEY_FILE_BYTES: Final = 16 * 1024
@@ -23,9 +26,13 @@ def signing_key(path: Path, passphrase: bytes | None = None) -> SigningKey:
     """The ECDSA P-256 or Ed25519 key of a PEM file. What is no such file is a usage error that shows no content."""
     try:
         with path.open("rb") as file:
+            exposed = stat.S_IMODE(os.fstat(file.fileno()).st_mode) & stat.S_IRWXO
             data = file.read(MAX_KEY_FILE_BYTES + 1)
     except OSError as error:
         raise typer.BadParameter(f"{path}: {error.strerror}") from error
+    if exposed:
+        # Not refused: a mounted Secret is readable by all who are in its container.
+        say(f"{path} may be read by every user of this machine; run: chmod 600 {path}")
     try:
         key = load_pem_private_key(data, passphrase)
     except TypeError as error:

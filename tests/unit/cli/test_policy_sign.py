@@ -49,6 +49,16 @@ def test_two_people_sign_one_after_the_other(tmp_path, payload):
     assert verify_bundle(second.stdout_bytes, source(threshold=2), not_below=7).signed_by == ("alice", "bob")
 
 
+def test_key_that_every_user_may_read_is_told_of(tmp_path, payload):
+    key = key_file(tmp_path, ALICE)
+    key.chmod(0o600)
+    assert "every user" not in run(payload, "--key", key).stderr
+    key.chmod(0o644)
+    done = run(payload, "--key", key)
+    assert done.exit_code == 0
+    assert "may be read by every user" in done.stderr
+
+
 def test_two_keys_sign_at_once(tmp_path, payload):
     done = run(payload, "--key", key_file(tmp_path, ALICE), "--key", key_file(tmp_path, BOB))
     assert verify_bundle(done.stdout_bytes, source(threshold=2), not_below=7).version == 7
