@@ -87,7 +87,7 @@ def bundle(
 
 
 def _before(name: str, keys: Sequence[str]) -> Predicate:
-    """The bundle before. What it lists becomes good again: who has signed it matters, and is told where nobody asked."""
+    """The bundle before. What it lists becomes good again, so it matters who signed it; that nobody asked is told."""
     envelope = inputs.envelope(name)
     if keys:
         signers = [VerifyingKey.parse(f"of --previous-key {key}", inputs.public_key(key)) for key in keys]
