@@ -27,7 +27,11 @@ def text() -> str:
         table(
             ("variable", "read by", "what for"),
             (
-                ("`KUBECONFIG`", "`operator`, `host invite`, `policy`", "the cluster, where `--kubeconfig` names none"),
+                (
+                    "`KUBECONFIG`",
+                    "`operator`, `host invite`, `host enter`, `policy`, `uninstall`",
+                    "the cluster, where `--kubeconfig` names none",
+                ),
                 (
                     ", ".join(f"`{name}`" for name in ENVIRONMENT_OF_MODULES),
                     "`gateway`",

@@ -1,4 +1,4 @@
-"""`chatelaine host invite` and `chatelaine host join`: how a host becomes one of ours.
+"""`chatelaine host invite`, `host join` and `host enter`: how a host becomes one of ours.
 
 The token is a secret: it goes to standard output and comes from standard input or a file, never through an argument,
 which every user of a machine can read.
@@ -61,6 +61,36 @@ def join(
     except (PkiError, PeerError, OSError) as error:
         raise _failed(str(error)) from error
     typer.echo(f"{invitation.host} has joined; keys and certificates are in {state_dir}")
+
+
+@app.command()
+def enter(
+    name: Annotated[str, typer.Argument(help="Name of this host; its Hsm gets the same.")],
+    namespace: Annotated[str, typer.Option(help="Namespace of the operator.")] = "chatelaine-system",
+    state_dir: Annotated[Path, typer.Option(help="Gets agent/tls and gateway/tls.")] = Path("/var/lib/chatelaine"),
+    kubeconfig: Annotated[Path | None, typer.Option(help="Default: $KUBECONFIG, else the pod's own.")] = None,
+    patience_seconds: Annotated[
+        float, typer.Option(min=0.0, max=86400.0, help="How long to wait for an operator that is not there yet.")
+    ] = 600.0,
+) -> None:
+    """Join as NAME by an invitation of our own, as pods do whose account may make one. Good certificates are kept."""
+    from chatelaine.cli.host_enter import Entry, enter_host
+    from chatelaine.kube.errors import KubeError
+
+    entry = Entry(name, state_dir, namespace, kubeconfig, patience_seconds)
+    try:
+        joined = asyncio.run(
+            enter_host(
+                entry,
+                wall=time.time,
+                random_bytes=secrets.token_bytes,
+                sleep=asyncio.sleep,
+                tell=lambda said: typer.echo(f"chatelaine host: not yet: {said}", err=True),
+            )
+        )
+    except (KubeError, PkiError, PeerError, OSError) as error:
+        raise _failed(str(error)) from error
+    typer.echo(f"{name} has joined" if joined else f"{name} keeps the certificates that it has")
 
 
 def _token(token_file: Path | None) -> str:

@@ -126,6 +126,33 @@ async def test_what_is_no_token_is_refused_without_repeating_it(tmp_path: Path) 
     assert "hunter2" not in joined.stdout + joined.stderr
 
 
+async def test_a_host_that_may_invite_itself_joins_and_keeps_certificates_that_are_good(
+    control_plane: ClusterAccess, namespace: str, operator: JoinEndpoint, tmp_path: Path
+) -> None:
+    reach = ("--namespace", namespace, "--kubeconfig", str(control_plane.kubeconfig))
+    enter = ("host", "enter", HOST, *reach, "--state-dir", str(tmp_path))
+    # What an earlier try left behind is no hindrance.
+    await run("host", "invite", HOST, *reach)
+    entered = await run(*enter)
+    assert (entered.returncode, entered.stdout) == (0, f"{HOST} has joined\n"), entered.stderr
+    chain = (tmp_path / "gateway" / "tls" / "chain.pem").read_bytes()
+
+    await operator.stop()
+    again = await run(*enter)
+    assert (again.returncode, again.stdout) == (0, f"{HOST} keeps the certificates that it has\n"), again.stderr
+    assert (tmp_path / "gateway" / "tls" / "chain.pem").read_bytes() == chain
+    assert "chat1." not in entered.stdout + entered.stderr
+
+
+async def test_a_host_that_may_invite_itself_waits_for_its_operator_no_longer_than_told(
+    control_plane: ClusterAccess, namespace: str, tmp_path: Path
+) -> None:
+    reach = ("--namespace", namespace, "--kubeconfig", str(control_plane.kubeconfig))
+    entered = await run("host", "enter", HOST, *reach, "--state-dir", str(tmp_path), "--patience-seconds", "0")
+    assert entered.returncode == 1
+    assert "is the operator there" in entered.stderr
+
+
 class TestKubeInvitations(InvitationStoreContract):
     @pytest.fixture(autouse=True)
     def _world(self, namespace: str, kube: KubeAdapter) -> None:
