@@ -36,7 +36,7 @@ from chatelaine.reconcile.claim_snapshot import (
     Presence,
 )
 from chatelaine.reconcile.network import gateway_policies
-from chatelaine.reconcile.served import ClaimStanding, served
+from chatelaine.reconcile.served import ClaimStanding, proofs, served
 from chatelaine.reconcile.snapshot import (
     NOTHING_READ,
     AuthenticatedRefusal,
@@ -217,11 +217,15 @@ class World:
             self.memory[uid] = replace(
                 self.memory[uid], proven_until=standing.valid_until, last_trusted=self._boot(snapshot)
             )
-        return HsmView(
+        view = HsmView(
             snapshot.hsm, standing, snapshot.policy, snapshot.host, accounted_labels(snapshot),
             {seat.claim_uid: seat.mode for seat in snapshot.hsm.status.allocations},
             gateway_bound=name not in self.unbound_gateways,
         )  # fmt: skip
+        if standing.serves and standing.fresh:
+            found = proofs(view, self.policies.values(), self.now)
+            self.memory[uid] = replace(self.memory[uid], own_policies_until=found)
+        return replace(view, host=self.memory.get(uid))
 
     def _boot(self, snapshot: HsmSnapshot) -> TrustedBoot | None:
         round_ = snapshot.host.round_of(snapshot.hsm.status.identity) if snapshot.host is not None else None

@@ -31,6 +31,7 @@ from chatelaine.reconcile.claim_snapshot import (
     Presence,
 )
 from chatelaine.reconcile.network import deny_name, lets_in
+from chatelaine.reconcile.served import proofs
 from chatelaine.reconcile.snapshot import (
     BoundClaim,
     HsmSnapshot,
@@ -152,15 +153,18 @@ class Snapshots:
         return kept.view
 
     def proven(self, name: str, until: float) -> None:
-        """Note how long the host's proof holds, and what it is worth remembering of a trusted one, in its observation,
-        without judging anew.
+        """Note in a host's observation how long its proof holds, also under its claims' own policies, and what is worth
+        remembering of a trusted one, without judging anew.
         """
         memory, kept = self._memories.memory(name), self._views.get(name)
-        if memory is None or memory.observation.proven_until == until:
+        if memory is None:
+            return
+        own = proofs(kept.view, self._own_policies(kept.view), self._wall()) if kept is not None else {}
+        if (memory.observation.proven_until, memory.observation.own_policies_until) == (until, own):
             return
         trusted = kept is not None and kept.view.standing.verdict is Verdict.TRUSTED
         boot = memory.trusted_boot() if trusted else memory.observation.last_trusted
-        memory.observation = replace(memory.observation, proven_until=until, last_trusted=boot)
+        memory.observation = replace(memory.observation, proven_until=until, own_policies_until=own, last_trusted=boot)
         if kept is not None:
             inputs = (*kept.inputs[:3], memory.observation, *kept.inputs[4:])
             self._views[name] = replace(kept, inputs=inputs, view=replace(kept.view, host=memory.observation))
@@ -180,6 +184,13 @@ class Snapshots:
             gateway_bound=bool(inputs[-1]),
         )
         return _Remembered(inputs, standing.valid_until, given, pending, _seated(view, given, pending))
+
+    def _own_policies(self, view: HsmView) -> list[AttestationPolicy]:
+        """Of the claims that have a seat there."""
+        claims = (self._world.claim_stored(uid) for uid in view.seats)
+        names = {claim.index.policy for claim in claims if claim is not None and claim.index.policy is not None}
+        found = (self._book.typed(name) for name in sorted(names))
+        return [policy for policy in found if policy is not None]
 
     def _policy_of(self, hsm: Hsm) -> AttestationPolicy | None:
         return self._book.typed(hsm.spec.attestation.policy_ref.name)

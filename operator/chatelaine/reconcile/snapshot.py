@@ -142,6 +142,9 @@ class HostObservation:
     reach: Reach | None = None
     proven_until: float | None = None
     """`Standing.valid_until` of the last Trusted judgement that this process made; it outlives the round itself."""
+    own_policies_until: Mapping[str, float] = field(default_factory=dict)
+    """By uid of each policy that claims here have of their own: until when evidence holds under it that was judged. It
+    outlives a round, or material, that leaves such a policy undecided (`served.proofs`)."""
     activation_failed: str | None = None
     """Why the last credential activation failed, as a sentence."""
     last_trusted: TrustedBoot | None = None

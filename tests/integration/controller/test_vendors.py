@@ -269,6 +269,37 @@ async def test_missing_config_map_cuts_nobody_before_the_deadline_and_trusts_nob
         await cluster.hsm_is(host, "Ready", "True")
 
 
+async def test_config_map_that_a_claims_own_policy_misses_cuts_it_at_the_deadline_and_not_before(
+    cluster: OperatorCluster,
+) -> None:
+    vendor = Vendor()
+    async with cluster.operator():
+        put(cluster, vendor.pem)
+        cluster.policy()
+        endorsement: Json = {"roots": [{"configMapRef": {"name": config_map(cluster), "key": KEY}}]}
+        pcrs = {"bank": "Sha256", "values": [{"index": 4, "anyOf": [ZERO]}]}
+        own = cluster.policy("own", freshness={"maxAgeSeconds": 5}, tpm={"pcrs": pcrs, "endorsement": endorsement})
+        host = certified(await cluster.host(), vendor)
+        cluster.hsm(host)
+        await cluster.hsm_is(host, "Ready", "True")
+        cluster.claim(policyRef={"name": own["metadata"]["name"]})
+        await cluster.claim_is("Ready", "True")
+        drop(cluster)
+
+        def told() -> Json | None:
+            attested = condition_of(cluster.get_claim("c1"), "Attested")
+            return attested if "does not exist in namespace" in attested["message"] else None
+
+        attested = await until("the claim tells of it", told)
+        assert attested["status"] == "True"
+        assert host.served
+        await cluster.claim_is("Attested", "False", "PolicyInvalid")
+        await until("it is cut", lambda: not host.served)
+        put(cluster, vendor.pem)
+        await cluster.claim_is("Ready", "True")
+        await until("it is served", lambda: host.served)
+
+
 async def test_operator_that_starts_anew_judges_by_the_certificate_that_it_kept(cluster: OperatorCluster) -> None:
     vendor = Vendor()
     put_first = (vendor.pem,)
