@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-
-import pytest
 
 from support.api_proxy import ApiProxy
 from support.operator_cluster import OperatorCluster, condition_of
 from support.simulated_host import SimulatedHost
 from support.waiting import until
-
-
-@pytest.fixture
-async def proxy(cluster: OperatorCluster) -> AsyncIterator[ApiProxy]:
-    pki = cluster.plane.pki
-    proxy = ApiProxy(cluster.kubeconfig, cluster.folder, pki / "apiserver.crt", pki / "apiserver.key")
-    await proxy.start()
-    yield proxy
-    await proxy.stop()
 
 
 async def bound_once(cluster: OperatorCluster, host: SimulatedHost, name: str = "c1") -> None:

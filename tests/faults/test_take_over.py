@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,15 +10,6 @@ from chatelaine.model.conditions import seconds_of
 from support.api_proxy import ApiProxy
 from support.operator_cluster import OperatorCluster
 from support.waiting import until
-
-
-@pytest.fixture
-async def proxy(cluster: OperatorCluster) -> AsyncIterator[ApiProxy]:
-    pki = cluster.plane.pki
-    proxy = ApiProxy(cluster.kubeconfig, cluster.folder, pki / "apiserver.crt", pki / "apiserver.key")
-    await proxy.start()
-    yield proxy
-    await proxy.stop()
 
 
 @pytest.mark.parametrize("unread", ["attestationpolicies", "hsmclaims", "pods", "namespaces"])

@@ -20,6 +20,7 @@ from typing import Any
 from tools.control_plane.client import ApiError
 from tools.control_plane.embedded import ControlPlane
 from tools.lab import installation
+from tools.lab.objects import condition_of
 
 from chatelaine.controller.operator import Operator
 from chatelaine.controller.settings import OperatorSettings
@@ -274,12 +275,6 @@ class OperatorCluster:
                     if found["metadata"].get("finalizers"):
                         self.admin.merge(found, {"metadata": {"finalizers": []}})
                     self.admin.delete(found)
-
-
-def condition_of(found: Json, type_: str) -> Json:
-    """A condition of an object, empty if it is not written."""
-    conditions = found.get("status", {}).get("conditions", [])
-    return next((condition for condition in conditions if condition["type"] == type_), {})
 
 
 def _object(kind: str, name: str, namespace: str | None, spec: Json, labels: Json | None = None) -> Json:
