@@ -17,7 +17,8 @@ async def test_operator_that_has_not_read_everything_yet_cuts_nobody(
     cluster: OperatorCluster, proxy: ApiProxy, unread: str
 ) -> None:
     async with cluster.operator():
-        cluster.policy(freshness={"maxAgeSeconds": 3}, hsm={"inventory": "Accounted"})
+        # Long enough for the second operator to begin on a busy machine, before the proofs of the first one end.
+        cluster.policy(freshness={"maxAgeSeconds": 10}, hsm={"inventory": "Accounted"})
         host = await cluster.ready()
         cluster.claim()
         uid = (await cluster.claim_is("Ready", "True"))["metadata"]["uid"]
