@@ -215,7 +215,7 @@ class _Reading:
             # One that cannot be read stays out: it is not shown, which is for the rule to judge that needs it.
             with contextlib.suppress(Malformed):
                 self.databases[name] = parse_signature_lists(content)
-        elif content in (b"\x00", b"\x01"):
+        elif content in (b"", b"\x00", b"\x01"):  # firmware without this variable measures its name alone
             self.state = SecureBootState.ENABLED if content == b"\x01" else SecureBootState.DISABLED
         else:
             raise _NotShownError(f"event {event.number}: SecureBoot is neither 0 nor 1")

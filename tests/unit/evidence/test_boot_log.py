@@ -234,7 +234,17 @@ def test_pcr_without_secure_boot_shows_nothing():
     assert "no variable SecureBoot" in gap(boot)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x02", b"\x01\x00"])
+def test_firmware_that_knows_no_secure_boot_has_it_off():
+    """It measures the variable all the same, without content; its dbx is there to be judged."""
+    boot = PaperBoot()
+    boot.config("SecureBoot", b"")
+    boot.databases()
+    boot.separate(7)
+    shown = facts(boot.data).secure_boot
+    assert (shown.state, len(shown.forbidden)) == (SecureBootState.DISABLED, 3)
+
+
+@pytest.mark.parametrize("content", [b"\x02", b"\x01\x00"])
 def test_secure_boot_that_is_neither_on_nor_off_is_refused(content):
     boot = PaperBoot()
     boot.config("SecureBoot", content)

@@ -114,6 +114,12 @@ def test_command_line_of_systemds_stub_is_one(pcr):
     assert texts(measured(stub("root=/dev/vda2 ro", pcr))) == ["root=/dev/vda2 ro"]
 
 
+@pytest.mark.parametrize("pcr", [8, 12])
+def test_command_line_that_older_boot_loaders_of_systemd_log_one_byte_short_is_one(pcr):
+    wide = "root=/dev/vda2 ro".encode("utf-16-le") + b"\0\0"
+    assert texts(measured((pcr, wide[:-1], wide))) == ["root=/dev/vda2 ro"]
+
+
 def test_anything_readable_in_the_stubs_pcr_is_a_command_line():
     assert texts(measured((12, b"quiet ro", b"quiet ro"))) == ["quiet ro"]
 
