@@ -53,7 +53,8 @@ def checked(event: Event, tpm_id: int) -> bytes | None:
 def checked_text(event: Event, tpm_id: int) -> bytes | None:
     """The same for boot loaders, which hash a text and log it behind a label and before a NUL, or without these.
 
-    Older versions of systemd's boot loader hash the second byte of a wide NUL, and do not log it. The label (`grub_cmd: `, `kernel_cmdline: ` …) is not hashed and so is not part of the answer.
+    Older versions of systemd's boot loader hash the second byte of a wide NUL, and do not log it. The label
+    (`grub_cmd: `, `kernel_cmdline: ` …) is not hashed and so is not part of the answer.
     """
     new, expected, data = LOG_HASHES[tpm_id], event.digests[tpm_id], event.data
     bare = data.removesuffix(b"\x00")
