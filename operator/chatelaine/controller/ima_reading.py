@@ -20,7 +20,7 @@ from chatelaine.appraisal.ima_history import ImaFindings, ImaFold, ImaHistory, u
 from chatelaine.appraisal.ima_rules import ImaRule
 from chatelaine.controller.effort import Effort
 from chatelaine.evidence.bundle import LogFlaw, QuoteEvidence, VerifiedEvidence
-from chatelaine.evidence.errors import EvidenceError, ImaProgressLost, Malformed, Oversized
+from chatelaine.evidence.errors import EvidenceError, ImaNoPrefix, ImaProgressLost, Malformed, Oversized
 from chatelaine.evidence.ima import (
     MAX_IMA_BYTES,
     MAX_IMA_CHUNK_BYTES,
@@ -169,6 +169,8 @@ class ImaReading:
     ) -> tuple[VerifiedEvidence, QuoteEvidence, ImaFindings]:
         """The round with all that was read for it, and what the list shows. Judged entries are not in it."""
         if self.history is None:
+            if self._flaw is None and evidence.ima_list is not None:
+                self._flaw = ImaNoPrefix("the list of measurements grew faster than it was read")
             flaw = LogFlaw.of(self._flaw) if self._flaw is not None else None
             shown = replace(verified, ima_flaw=flaw)
             known = self._known.findings if self._known is not None and self._same_boot(verified) else ImaFindings({})

@@ -24,6 +24,9 @@ from chatelaine.reconcile.policy import used_of
 from chatelaine.telemetry.log import logger
 
 RETRY_SECONDS: Final = 2.0
+PATIENCE: Final = 4
+"""So often what could not be read is asked for before the rest goes on without it. Whoever takes over while the API
+server stumbles must not judge by what it failed to read; what never can be read holds nobody up for long."""
 FILES_SECONDS: Final = 2.0
 """How often files are looked at: nothing tells of a change in a mounted volume."""
 
@@ -63,7 +66,7 @@ class PolicyBook:
         self._wake = asyncio.Event()
         self._in_force: Callable[[str], None] = lambda _: None
         self.quiet = asyncio.Event()
-        """Everything that is known to be named has been looked up at least once."""
+        """Everything that is known to be named has been looked up at least once, or could not be for some time."""
         self.quiet.set()
 
     def bind(self, in_force: Callable[[str], None]) -> None:
@@ -155,15 +158,17 @@ class PolicyBook:
             group.create_task(self._files())
 
     async def _look_ups(self) -> None:
+        failed: dict[str, int] = {}
         while True:
-            failed: list[str] = []
+            attempts, failed = failed, {}
             while self._due:
                 name = next(iter(self._due))
                 # Before reading: what changes meanwhile is due again.
                 del self._due[name]
                 if not await self._attempt(name):
-                    failed.append(name)
-            self.quiet.set()
+                    failed[name] = attempts.get(name, 0) + 1
+            if all(count >= PATIENCE for count in failed.values()):
+                self.quiet.set()
             self._wake.clear()
             try:
                 async with asyncio.timeout(RETRY_SECONDS if failed else None):

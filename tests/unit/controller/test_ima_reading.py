@@ -184,6 +184,19 @@ def test_a_list_that_grows_while_it_is_read_is_read_to_the_quote() -> None:
     assert told.ima.progress.offset_bytes == len(agent.ima.data)
 
 
+def test_a_list_that_grows_faster_than_it_is_read_leaves_it_open() -> None:
+    """It is there, and was shown: nothing speaks against the host."""
+
+    def happens(agent: PaperAgent) -> None:
+        for _ in range(300):
+            agent.ima.ran(*GOOD)
+
+    def alter(message: Any) -> Any:
+        return replaced(message, more=False) if isinstance(message, ImaResponse) else message
+
+    is_open(read(PaperAgent(long_list(600), limit_bytes=20_000, happens=happens, alter=alter)), "ImaNoPrefix")
+
+
 def test_a_list_that_begins_anew_while_it_is_read_leaves_it_open() -> None:
     def alter(message: Any) -> Any:
         return replaced(message, offset=0) if isinstance(message, ImaResponse) and message.offset else message

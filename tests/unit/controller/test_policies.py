@@ -224,6 +224,21 @@ async def test_new_policy_while_the_api_server_is_away_trusts_nothing_and_says_w
     await whole(parts)
 
 
+async def test_whoever_takes_over_while_the_api_server_stumbles_does_not_judge_by_what_it_failed_to_read(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claims under a policy that lacks a part are not served: told at once, gateways would cut them."""
+    monkeypatch.setattr(policies_module, "PATIENCE", 10**6)
+    parts.config_map("vendors", {"all": Vendor().pem})
+    parts.server.away = True
+    parts.policy(endorsement=ROOTS)
+    await until("it was tried", lambda: len(parts.server.asked) > 3)
+    assert not parts.book.quiet.is_set()
+    parts.server.away = False
+    await parts.book.quiet.wait()
+    assert parts.now.material.missing == ()
+
+
 async def test_policy_that_is_gone_is_forgotten(parts: Parts) -> None:
     parts.policy()
     parts.version += 1
