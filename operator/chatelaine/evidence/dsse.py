@@ -5,8 +5,8 @@
    twice, base64 in the standard or the URL-safe alphabet, padded, in its one canonical spelling;
 3. each signature is over PAE(payloadType, payload), so no signature made for another type, or over the bare payload,
    counts;
-4. what counts are distinct listed keys, not signatures: a key that signed twice is one key, and one key under two
-   names is refused. Signatures by other keys are allowed and count nothing.
+4. what counts are distinct listed keys, not signatures: a key that signed twice is one key, and one key listed twice,
+   under two names or one, is refused. Signatures by other keys are allowed and count nothing.
 
 ECDSA P-256 with SHA-256 (DER), and Ed25519. Nothing reads the payload before the threshold is met.
 """
@@ -207,14 +207,15 @@ def verify_envelope(envelope: Envelope, keys: Sequence[VerifyingKey], threshold:
     """Names of the keys that have signed, in the order of `keys`; at least `threshold` of them.
 
     Raises:
-        ReferenceKeyRefused: one key stands under two names.
+        ReferenceKeyRefused: one key stands among `keys` twice.
         ThresholdNotMet: fewer have signed, or the threshold is below one.
     """
     known: dict[str, str] = {}
     for key in keys:
-        other = known.setdefault(key.key_id, key.name)
-        if other != key.name:
-            raise ReferenceKeyRefused("one key is listed under two names", found=f"{other}, {key.name}")
+        if key.key_id in known:
+            names = f"{known[key.key_id]}, {key.name}"
+            raise ReferenceKeyRefused("one key is listed twice, or under two names", found=names)
+        known[key.key_id] = key.name
     message = envelope.message
     digest = hashlib.sha256(message).digest()
     signed_by = tuple(key.name for key in keys if _has_signed(key, envelope.signatures, message, digest, known))
