@@ -45,6 +45,8 @@ _KERNEL_LOADERS: Final = frozenset(("linux", "linux16", "linuxefi", "legacy_kern
 """GRUB measures what these tell the kernel, with the file in front, besides the command."""
 
 _UNLOADER: Final = "rmmod"
+_MORE_IN_INITRD: Final = "bootconfig"
+"""By this argument the kernel reads further ones from the end of its initrd."""
 
 _MODIFIERS: Final = re.compile(r"[ \t\n\v\f\r\xa0]*+(?:(?:!|time)[ \t\n\v\f\r\xa0]++)*+")
 """What GRUB runs another command by. It never goes back either."""
@@ -110,7 +112,10 @@ def command_lines(events: Iterable[Event], tpm_id: int, quoted: Sequence[int]) -
         if room < 0:
             gap = gap or f"event {event.number} of PCR {event.pcr}: more was told to kernels than is looked at"
             break
-        lines.append(CommandLine(event.number, event.pcr, text))
+        line = CommandLine(event.number, event.pcr, text)
+        lines.append(line)
+        if any(argument.partition("=")[0] == _MORE_IN_INITRD for argument in line.arguments):
+            gap = gap or f"event {event.number} of PCR {event.pcr}: the kernel takes more from its initrd (bootconfig)"
     return CommandLines(tuple(lines), gap)
 
 

@@ -87,6 +87,14 @@ def test_grub_that_was_told_to_measure_no_more_leaves_open_what_the_kernel_was_t
     assert found.gap == "event 1 of PCR 8: GRUB unloaded a module and may measure no more"
 
 
+@pytest.mark.parametrize("argument", ["bootconfig", '"bootconfig"', "bootconfig=x"])
+def test_kernel_that_takes_arguments_from_its_initrd_leaves_open_what_it_was_told(argument):
+    """Who may write the initrd may append `kernel.lockdown = none` to it."""
+    found = measured(grub(f"/vmlinuz lockdown=integrity {argument}"))
+    assert found.gap == "event 1 of PCR 8: the kernel takes more from its initrd (bootconfig)"
+    assert not measured(grub("/vmlinuz bootconfiguration x=bootconfig")).gap
+
+
 def test_endless_negations_are_passed_over_once():
     text = "! " * 400_000
     assert texts(measured(grub(text + "chainloader /vmlinuz ro"))) == ["/vmlinuz ro"]
