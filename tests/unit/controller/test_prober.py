@@ -15,9 +15,13 @@ import pytest
 from chatelaine.controller import attestation
 from chatelaine.controller.attestation import Prober
 from chatelaine.controller.hosts import HostMemory, Surroundings
+from chatelaine.evidence.ima import IMA_PCR
 from chatelaine.model.hsm import Hsm
+from chatelaine.model.material import PolicyMaterial
+from chatelaine.model.policy import AttestationPolicy
 from chatelaine.telemetry.metrics import OperatorMetrics
 from chatelaine.wire.peer import PeerUnreachable
+from support.paper_host import PaperHost
 
 HSM = {
     "metadata": {"name": "hsm-a", "uid": "uid-a"},
@@ -49,7 +53,7 @@ class Link:
 
 
 @contextlib.asynccontextmanager
-async def prober(link: Any) -> AsyncIterator[Prober]:
+async def prober(link: Any, *policies: AttestationPolicy) -> AsyncIterator[Prober]:
     ticks = itertools.count(100)
     hsm = Hsm.model_validate(HSM)
     context = ssl.create_default_context()
@@ -58,7 +62,7 @@ async def prober(link: Any) -> AsyncIterator[Prober]:
         pass
 
     around = Surroundings(
-        hsm=lambda _: hsm, policies=lambda _: (), accounted=lambda _: frozenset(), addresses=lambda _: (),
+        hsm=lambda _: hsm, policies=lambda _: list(policies), accounted=lambda _: frozenset(), addresses=lambda _: (),
         observed=lambda *_: None, context=lambda: context, renew=renew, clock=lambda: float(next(ticks)),
         wall=lambda: 0.0, jitter=lambda: 0.5, metrics=OperatorMetrics(),
     )  # fmt: skip
@@ -115,3 +119,21 @@ async def test_host_that_cost_much_is_left_alone_however_it_cries(
         for _ in range(200):
             await asyncio.sleep(0)
         assert link.asked.locked() is not again
+
+
+@pytest.mark.parametrize("missing", [(), ("ConfigMap values does not exist",)])
+async def test_a_list_is_not_read_by_rules_that_lack_a_part(missing: tuple[str, ...]) -> None:
+    """It would be read for nothing. And what ran while the part was away would count as seen before the policy
+    changed, so that no host could be said to have deviated.
+    """
+    pcrs = {"bank": "Sha256", "values": [{"index": 0, "anyOf": ["00" * 32]}]}
+    spec = {"freshness": {"maxAgeSeconds": 30}, "tpm": {"pcrs": pcrs, "ima": {}}}
+    bare = AttestationPolicy.model_validate({"metadata": {"name": "base", "uid": "u"}, "spec": spec})
+    policy = bare.with_material(PolicyMaterial(missing=missing))
+    async with prober(Link(), policy) as made:
+        question = made._question(Hsm.model_validate(HSM), b"spki", PaperHost().identity, 0.0)
+    assert question is not None
+    assert IMA_PCR in question.selection.indices
+    assert (question.ima.rules.keys() if question.ima is not None else set()) == (
+        set() if missing else {policy.digest()}
+    )
