@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from chatelaine.cli import policy_inputs, verify_inputs
 from chatelaine.evidence.errors import ReferenceValuesError
 from chatelaine.evidence.reference_files import CompactAllowList
-from chatelaine.evidence.reference_values import Predicate, verify_bundle
+from chatelaine.evidence.reference_values import Predicate, check_series, verify_bundle
 from chatelaine.model.identifiers import digest_of
 from chatelaine.model.material import PolicyMaterial, ReferenceValues
 from chatelaine.model.policy import AttestationPolicySpec
@@ -44,7 +44,9 @@ def _reference(source: ReferenceValuesSource, name: str) -> ReferenceValues:
     try:
         envelope = policy_inputs.envelope(name)
         if not envelope.signatures:
-            return unsigned(policy_inputs.predicate_of(envelope))
+            predicate = policy_inputs.predicate_of(envelope)
+            check_series(predicate, source)
+            return unsigned(predicate)
         return verify_bundle(envelope.encode(), source, not_below=0)
     except ReferenceValuesError as error:
         raise typer.BadParameter(f"{name}: {error}", param_hint="--bundle") from error

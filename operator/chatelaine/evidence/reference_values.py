@@ -113,8 +113,7 @@ def verify_bundle(envelope: bytes, source: ReferenceValuesSource, *, not_below: 
     keys = [VerifyingKey.parse(key.name, key.public_key) for key in source.keys]
     signed_by = verify_envelope(found, keys, source.threshold)
     predicate = read_payload(found.payload)
-    if predicate.name != source.series:
-        raise SeriesMismatch("the bundle is of another series", expected=source.series, found=predicate.name)
+    check_series(predicate, source)
     if predicate.version < not_below:
         raise ReferenceRolledBack(
             "a newer bundle of this series was already used",
@@ -130,6 +129,16 @@ def verify_bundle(envelope: bytes, source: ReferenceValuesSource, *, not_below: 
         dbx_at_least=frozenset(map(bytes.fromhex, predicate.dbx_at_least)),
         files=CompactAllowList(predicate.files),
     )
+
+
+def check_series(predicate: Predicate, source: ReferenceValuesSource) -> None:
+    """A policy takes bundles of one series.
+
+    Raises:
+        SeriesMismatch: this is of another one.
+    """
+    if predicate.name != source.series:
+        raise SeriesMismatch("the bundle is of another series", expected=source.series, found=predicate.name)
 
 
 # --- 4: the statement ------------------------------------------------------------------------------------------

@@ -146,6 +146,14 @@ def test_reference_values_that_are_not_signed_yet_are_tried_too(tmp_path: Path) 
     assert reasons(tried(file, evidence_file(tmp_path, GOOD), code=2)) == {"MaterialMissing"}
 
 
+def test_unsigned_bundle_of_another_series_is_not_tried_as_if_the_operator_would_take_it(tmp_path: Path) -> None:
+    file = policy_file(tmp_path, {**policy(), "referenceValues": SOURCE})
+    arguments = ["test", file, evidence_file(tmp_path, stored(OTHER_LOADER))]
+    done = RUNNER.invoke(command.app, [*arguments, "--bundle", bundle_file(tmp_path, name="other")])
+    assert done.exit_code == 64
+    assert "SeriesMismatch" in done.stderr
+
+
 def test_bundle_for_a_policy_that_names_none_is_wrong_usage(tmp_path: Path) -> None:
     arguments = ["test", policy_file(tmp_path, policy()), evidence_file(tmp_path), "--bundle", bundle_file(tmp_path)]
     assert RUNNER.invoke(command.app, arguments).exit_code == 64
