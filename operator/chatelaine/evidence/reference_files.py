@@ -19,6 +19,8 @@ from chatelaine.evidence import strict_json
 from chatelaine.evidence.errors import ReferencePayloadRefused
 
 MAX_PATH_BYTES: Final = 4096
+MAX_PREFIX_CHARACTERS: Final = 64 * 1024 * 1024
+"""Of all prefixes, each as often as it has rows; a Debian system has 5 million."""
 MAX_DIGESTS_OF_A_ROW: Final = 64
 _is_digest: Final = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}", re.ASCII).fullmatch
 
@@ -112,9 +114,14 @@ def read_files(value: object) -> tuple[GoodFile, ...]:
         ReferencePayloadRefused: not as the module says.
     """
     found: list[GoodFile] = []
+    characters = 0
     for group in _list(value, "files"):
         prefix, rows = _pair(group)
-        found += [_file(prefix, row) for row in _list(rows, "the files of a prefix")]
+        # Before they are put together: a long prefix stands once, and its paths as often as it has rows.
+        characters += len(prefix) * len(_list(rows, "the files of a prefix"))
+        if characters > MAX_PREFIX_CHARACTERS:
+            raise ReferencePayloadRefused("prefixes of files come to too much", expected=f"{MAX_PREFIX_CHARACTERS}")
+        found += [_file(prefix, row) for row in rows]
     return tuple(found)
 
 
@@ -166,7 +173,7 @@ def _file(prefix: str, row: object) -> GoodFile:
     return check_file(GoodFile(prefix + row[0], tuple(row[1]), row[2]))
 
 
-def _pair(group: object) -> tuple[str, object]:
+def _pair(group: object) -> tuple[str, Any]:
     if not isinstance(group, list) or len(group) != 2 or not isinstance(group[0], str):
         raise ReferencePayloadRefused("a group of files is not [prefix, [rows]]", found=group)
     return group[0], group[1]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from chatelaine.evidence import errors
 from chatelaine.evidence.reference_files import (
     MAX_DIGESTS_OF_A_ROW,
+    MAX_PREFIX_CHARACTERS,
     CompactAllowList,
     GoodFile,
     check_file,
@@ -138,3 +139,11 @@ def test_more_digests_than_a_row_holds_take_several_rows():
 def test_a_grace_has_ended_where_something_good_is_good_no_more(found, after, until):
     expected = any(end is not None and after < end <= until for end in found.values())
     assert compact(found).ended(after=after, until=until) == expected
+
+
+def test_long_prefix_of_many_rows_does_not_fill_the_memory():
+    """Eleven megabytes would have become six hundred."""
+    rows = [[f"{number:x}", [DIGESTS[0]]] for number in range(MAX_PREFIX_CHARACTERS // 4000 + 1)]
+    with pytest.raises(errors.ReferencePayloadRefused, match="too much"):
+        read_files([["/" + "a" * 3999, rows]])
+    assert len(read_files([["/" + "a" * 3999, rows[:100]], ["/", rows]])) == 100 + len(rows)
