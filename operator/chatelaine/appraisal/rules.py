@@ -120,26 +120,28 @@ class FirmwareTable:
         return Finding("firmware", Outcome.HOLDS, "FirmwareListed", expected=expected, found=firmware)
 
 
-_LEVELS: Final = {StatementLevel.HOST_ASSERTED: 0, StatementLevel.VENDOR_ATTESTED: 1}
-
-
 @dataclass(frozen=True, slots=True)
 class StatementRule:
-    """Who vouches for what the token says of itself."""
+    """Who vouches for what the token says of itself. No vendor's attestation of keys can be verified yet, so it is the
+    host alone, whatever level the statement gives itself: that is a word of the host like all others in it.
+    """
 
     level: StatementLevel
 
     def judge(self, evidence: VerifiedEvidence) -> Finding:
         """Compare the level reached with the level asked for."""
-        found = StatementLevel(evidence.statement.level)
-        holds = _LEVELS[found] >= _LEVELS[self.level]
+        reached = StatementLevel.HOST_ASSERTED
+        holds = self.level is reached
+        detail = f"the HSM statement is {reached.value}; the policy asks for {self.level.value}"
+        if evidence.statement.level != reached.value:
+            detail += f". It calls itself {printable(evidence.statement.level)}, and no vendor is shown to vouch for it"
         return Finding(
             "statement",
             Outcome.HOLDS if holds else Outcome.REFUTED,
             "StatementLevelReached" if holds else "StatementLevelTooLow",
-            "" if holds else f"the HSM statement is {found.value}; the policy asks for {self.level.value}",
+            "" if holds else detail,
             expected=self.level.value,
-            found=found.value,
+            found=reached.value,
         )
 
 

@@ -211,6 +211,12 @@ def test_host_asserted_statement_does_not_satisfy_vendor_attested():
     assert reasons(result) == {"StatementLevelTooLow"}
 
 
+def test_statement_that_calls_itself_vendor_attested_is_still_the_hosts_word():
+    told = {"level": "VendorAttested"}
+    assert reasons(judged(policy(hsm={"statement": "VendorAttested"}), statement=told)) == {"StatementLevelTooLow"}
+    assert judged(policy(hsm={"statement": "HostAsserted"}), statement=told).verdict is Verdict.TRUSTED
+
+
 def test_every_policy_must_hold_and_no_reason_is_lost():
     bad_pcr = policy(pcrs={"bank": "Sha256", "values": [{"index": 0, "anyOf": ["00" * 32]}]}, hsm=None)
     bad_firmware = policy(hsm={"firmware": [{"model": "softhsm v2", "anyOf": ["9"]}]}, seconds=10)
