@@ -14,7 +14,7 @@ from chatelaine.appraisal.replay import Part
 from chatelaine.appraisal.stored import MAX_ROUND_BYTES, StoredRound
 from chatelaine.appraisal.stored_form import decode_round
 from chatelaine.cli import verify_inputs as inputs
-from chatelaine.controller.evidence_folder import MARKS, EvidenceFolder, StoreError
+from chatelaine.controller.evidence_folder import EVIDENCE, EvidenceFolder, StoreError
 from chatelaine.controller.evidence_store import Entry, entry_of
 from chatelaine.evidence.errors import EvidenceError, EvidencePartMissing
 
@@ -38,12 +38,12 @@ def kept_in(source: str) -> list[Kept]:
     if source != inputs.STANDARD_INPUT and path.is_dir():
         found = list(rounds_of(path))
         if not found:
-            raise typer.BadParameter(f"{source}: no stored rounds there; the folder has none under {MARKS}/")
+            raise typer.BadParameter(f"{source}: no stored rounds there; an operator has them in STATE_DIR/{EVIDENCE}")
         return [kept for _, kept in found]
     try:
         bundle = decode_bundle(inputs.binary(source, MAX_BUNDLE_FILE_BYTES))
     except EvidenceError as error:
-        raise typer.BadParameter(f"{source}: no evidence bundle: {error}") from error
+        raise typer.BadParameter(f"{source}: not what `chatelaine evidence export` writes: {error}") from error
     return [Kept(source, bundle.round, bundle.part)]
 
 

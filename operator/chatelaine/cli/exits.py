@@ -1,4 +1,4 @@
-"""Every exit status of `chatelaine` beside 0. A usage error is 2, as typer does it; in `verify`, `policy` 64."""
+"""Every exit status of `chatelaine` beside 0. Usage errors: 2, as typer does; of `verify`, `evidence`, `policy` 64."""
 
 from __future__ import annotations
 
@@ -12,5 +12,7 @@ UNAVAILABLE: Final = 69
 """This machine lacks what the subcommand needs (`EX_UNAVAILABLE` of sysexits.h)."""
 VERDICTS: Final = {Verdict.TRUSTED: 0, Verdict.UNTRUSTED: 1, Verdict.UNKNOWN: 2}
 """How `verify` and `policy` end."""
+UNWRITABLE: Final = 74
+"""A file that could be opened cannot be read or written, or nobody reads the output (`EX_IOERR`)."""
 VERIFY_USAGE: Final = 64
-"""Usage errors of `verify` and `policy` (`EX_USAGE`): their 2 says *cannot tell*."""
+"""Usage errors of `verify`, `evidence` and `policy` (`EX_USAGE`): their 2 says *cannot tell*."""

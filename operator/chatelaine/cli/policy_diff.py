@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from chatelaine.appraisal.bundle_diff import diff_bundles
@@ -33,6 +32,7 @@ from chatelaine.cli.policy_ends import (
     StateDir,
 )
 from chatelaine.cli.policy_files import PolicyFile, policy, policy_or_bundle
+from chatelaine.cli.report import Terminal
 from chatelaine.evidence.dsse import MAX_ENVELOPE_BYTES
 from chatelaine.evidence.reference_values import Predicate
 
@@ -130,7 +130,7 @@ def _object(changes: Sequence[Change]) -> dict[str, object]:
 
 
 def _print(changes: Sequence[Change]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal()
     if not changes:
         console.print("They judge alike.")
         return

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from chatelaine.appraisal.policy_words import shown
@@ -19,6 +18,7 @@ from chatelaine.cli.live_hosts import LiveHosts, NotThisHost, live_hosts
 from chatelaine.cli.live_verdicts import accounted_in, caution_of, judged_by, material_of, verdict_of, wanted_by
 from chatelaine.cli.policy_ends import CANNOT_TELL, REFUSED, Reach, ended
 from chatelaine.cli.policy_files import PolicyFile
+from chatelaine.cli.report import Terminal
 from chatelaine.evidence.errors import EvidenceError
 from chatelaine.kube.errors import KubeError
 from chatelaine.model.claim import HsmClaim
@@ -160,7 +160,7 @@ _WORDS = {
 
 
 def _print(file: PolicyFile, found: Found) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal()
     for part in unasked(file.spec, found.material.reference):
         console.print(f"[yellow]not judged[/yellow] {escape(shown(part))}")
     for sentence in found.material.missing:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from chatelaine.appraisal.offline import QuoteCase, Report
@@ -27,6 +26,7 @@ from chatelaine.cli.evidence_files import kept_in
 from chatelaine.cli.exits import VERDICTS
 from chatelaine.cli.policy_ends import Json
 from chatelaine.cli.policy_material import given_material
+from chatelaine.cli.report import Terminal
 from chatelaine.evidence.event_log import MAX_LOG_BYTES
 from chatelaine.model.common import ObjectMeta
 from chatelaine.model.policy import AttestationPolicy
@@ -132,7 +132,7 @@ def _log(name: str) -> bytes | None:
 
 
 def _print(found: Sequence[_Tried]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal()
     for one in found:
         console.print(f"[bold]{escape(shown(one.name))}[/bold]: {_WORDS[one.report.verdict]}")
         open_ = (leaf for leaf in one.report.findings.leaves() if leaf.outcome is not Outcome.HOLDS)

@@ -6,16 +6,16 @@ escaped in JSON.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
-from rich.tree import Tree
 
 from chatelaine.appraisal.offline import Report
 from chatelaine.cli.exits import VERDICTS
@@ -28,7 +28,6 @@ _MARKS: Final = {
     Outcome.CANNOT_TELL: "[yellow]?[/yellow]",
 }
 _COLOURS: Final = {Verdict.TRUSTED: "green", Verdict.UNTRUSTED: "red", Verdict.UNKNOWN: "yellow"}
-_COLUMN_CHARACTERS: Final = 100
 
 
 def finish(report: Report, *, json: bool, ear: Mapping[str, object] | None = None) -> NoReturn:
@@ -46,48 +45,58 @@ def print_json(report: Report, ear: Mapping[str, object] | None) -> None:
     sys.stdout.write(json.dumps(shown, indent=2) + "\n")
 
 
+class Terminal(Console):
+    """Where reports go. Long lines are the terminal's to break: digests are there to be copied."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False, soft_wrap=True)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """A reader that went is no verdict: rich would end with 1."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def print_report(report: Report) -> None:
     """Verdict, findings with their reasons, facts."""
-    console = Console(highlight=False)
+    console = Terminal()
     colour = _COLOURS[report.verdict]
     console.print(f"[bold {colour}]{report.verdict.value}[/bold {colour}]")
-    tree = Tree(_line(report.findings), guide_style="dim")
-    for child in report.findings.children:
-        _grow(tree, child)
-    console.print(tree)
-    if report.facts:
-        console.print(_table(report.facts))
+    for line in _tree(report.findings):
+        console.print(line)
+    rows = [(name, value) for name, value in _flat(report.facts) if value]
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        console.print(f"[dim]{plain(name.ljust(width))}[/dim]  {plain(value)}")
 
 
-def _grow(tree: Tree, finding: Finding) -> None:
-    branch = tree.add(_line(finding))
-    for child in finding.children:
-        _grow(branch, child)
+def mark(outcome: Outcome) -> str:
+    """A sign for an outcome, as markup."""
+    return _MARKS[outcome]
 
 
-def _line(finding: Finding) -> str:
-    text = f"{_MARKS[finding.outcome]} {plain(finding.check)}: [bold]{plain(finding.reason)}[/bold]"
-    if finding.detail:
-        text += f": {plain(finding.detail)}"
-    if finding.outcome is not Outcome.HOLDS and not finding.children:
-        for name, value in (("expected", finding.expected), ("found", finding.found)):
-            if value is not None:
-                text += f"\n  {name} {plain(value)}"
-    return text
+def _tree(finding: Finding, lead: str = "", below: str = "") -> Iterator[str]:
+    """A line a finding, and what it says, unless something under it says the same."""
+    line = f"[dim]{lead}[/dim]{mark(finding.outcome)} {plain(finding.check)}: [bold]{plain(finding.reason)}[/bold]"
+    repeated = bool(finding.children) and any(leaf.detail == finding.detail for leaf in finding.leaves())
+    yield f"{line}: {plain(finding.detail)}" if finding.detail and not repeated else line
+    if not repeated:
+        yield from (f"[dim]{below}[/dim]    {text}" for text in _compared(finding))
+    for number, child in enumerate(finding.children, 1):
+        last = number == len(finding.children)
+        yield from _tree(child, f"{below}{'└── ' if last else '├── '}", f"{below}{'    ' if last else '│   '}")
+
+
+def _compared(finding: Finding) -> list[str]:
+    """Expected and found of what does not hold, where the sentence does not say it already."""
+    if finding.outcome is Outcome.HOLDS:
+        return []
+    pairs = (("expected", finding.expected), ("found", finding.found))
+    return [f"{name} {plain(value)}" for name, value in pairs if value is not None and value not in finding.detail]
 
 
 def plain(text: str) -> str:
     """`text` as it stands, for a console: no marks of rich's, nothing that cannot be printed."""
     return escape(printable(text))
-
-
-def _table(facts: Mapping[str, object]) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold", max_width=_COLUMN_CHARACTERS)
-    for name, value in _flat(facts):
-        table.add_row(plain(name), plain(value))
-    return table
 
 
 def _flat(facts: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:

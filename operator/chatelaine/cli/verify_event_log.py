@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Annotated, cast
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,7 +14,7 @@ from chatelaine.appraisal.offline_log import LogCase, judge_event_log
 from chatelaine.cli import policy_files
 from chatelaine.cli import verify_inputs as inputs
 from chatelaine.cli.exits import VERDICTS
-from chatelaine.cli.report import finish, print_report
+from chatelaine.cli.report import Terminal, finish, print_report
 from chatelaine.evidence.event_log import MAX_LOG_BYTES
 
 
@@ -71,4 +70,4 @@ def _print_events(events: Sequence[Mapping[str, object]]) -> None:
     table.add_column("what it measures", overflow="fold")
     for event in events:
         table.add_row(str(event["number"]), str(event["pcr"]), escape(str(event["measures"])))
-    Console(highlight=False).print(table)
+    Terminal().print(table, soft_wrap=False)

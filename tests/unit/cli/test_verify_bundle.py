@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +82,41 @@ def test_tampered_round_says_what_happened_and_what_to_do(tmp_path):
     told, advice = found["facts"]["explanation"], found["facts"]["advice"]
     assert told[0].startswith("PCR 4 holds a value that its log does not explain: the log ends at event ")
     assert advice[-1].endswith(f"chatelaine.dev/readmit={digest_of(TAMPERED.round.evidence)}")
+
+
+OTHER_TPM = GOOD.changed(asked=replace(GOOD.round.asked, subject_uid="another"))
+
+
+@pytest.mark.parametrize("given", [OTHER_TPM, TAMPERED], ids=["of another host", "refuted itself"])
+def test_boot_is_compared_with_no_round_that_is_not_a_trusted_one_of_this_host(tmp_path, given):
+    trusted = file_of(tmp_path, given, "trusted.cbor")
+    done = run("bundle", file_of(tmp_path, TAMPERED), "--trusted", trusted, code=64)
+    assert done.stdout == ""
+    assert "no trusted round of the TPM" in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("name", ["zz", "000b", AK_NAME[:-2], f"sha256:{AK_NAME}"])
+def test_what_is_no_tpm_name_is_wrong_usage_and_accuses_nobody(tmp_path, name):
+    run("bundle", file_of(tmp_path, GOOD), "--ak-name", name, code=64)
+
+
+def test_report_breaks_no_digest_and_says_nothing_twice(tmp_path):
+    shown = run("bundle", file_of(tmp_path, TAMPERED), "--ak-name", AK_NAME, code=1).stdout
+    assert AK_NAME in shown
+    assert shown.count("; expected ") == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)], ids=["report", "object"])
+@pytest.mark.parametrize("full", [True, False], ids=["disk is full", "reader went"])
+def test_verdict_that_cannot_be_written_is_no_verdict(tmp_path, arguments, full):
+    command = [sys.executable, "-m", "chatelaine.cli.main", "verify", "bundle", file_of(tmp_path, GOOD), *arguments]
+    read, write = os.pipe()
+    os.close(read)
+    with Path("/dev/full").open("wb") if full else os.fdopen(write, "wb") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 74
+    assert "Traceback" not in done.stderr
+    assert ("No space left" in done.stderr) is full
 
 
 def test_report_for_people_has_expected_found_cause_and_advice(tmp_path):
@@ -240,6 +278,17 @@ def test_folder_is_judged_as_a_whole_each_round_against_the_trusted_one_before(t
     assert (trusted["kind"], refuted["kind"]) == ("Trusted", "Refuted")
     assert "are those of the last trusted boot, so it was extended after all of them" in refuted["explanation"][1]
     assert judged("replay", str(state / "evidence"), code=0)["verdict"] == "Trusted"
+
+
+def test_folder_is_told_in_a_line_a_round_and_refused_ones_in_full(tmp_path):
+    folder = folder_of(tmp_path, GOOD, TAMPERED)
+    lines = run("bundle", str(folder / "evidence"), "--ak-name", AK_NAME, code=1).stdout.splitlines()
+    assert lines[0].startswith("✓ ")
+    assert digest_of(GOOD.round.evidence) in lines[0]
+    assert lines[1].startswith("✗ ")
+    assert lines.count("Untrusted") == 1
+    assert "What to do" in lines
+    assert lines[-1] == "2 rounds: 1 refused, of 0 it cannot be told."
 
 
 def test_damaged_round_of_a_folder_cannot_be_told(tmp_path):
