@@ -1,7 +1,8 @@
 """Chains of X.509 certificates, for certificates of TPM keys (RFC 5280 §6, without policies and name constraints).
 
 Every issuer is a CA that may sign certificates, is valid at the stated time, holds its path length, carries no
-critical extension that is not understood, and leads to one of the given roots. The search is bounded.
+critical extension that is not understood and no name constraints at all, and leads to one of the given roots. The
+search is bounded.
 
 The verifier of `cryptography` cannot do this: it wants DNS or IP names and web usages, and refuses directory names.
 """
@@ -188,6 +189,11 @@ class ChainSearch:
         usage = extension(issuer, x509.KeyUsage)
         if constraints is None or not constraints.ca or (usage is not None and not usage.key_cert_sign):
             raise CertificateAuthorityUse("the issuer is no CA", found=shown(issuer))
+        if extension(issuer, x509.NameConstraints) is not None:
+            # Not judged here, and a constraint binds whether it is marked critical or not (RFC 5280 §6.1.4).
+            raise CertificateAuthorityUse(
+                "the CA may issue under some names only, which are not judged", found=shown(issuer)
+            )
         if constraints.path_length is not None and below > constraints.path_length:
             raise CertificateAuthorityUse(
                 "the chain is longer than its CA allows", expected=constraints.path_length, found=below

@@ -76,6 +76,7 @@ class Authority:
     days: int = 3650
     extended: tuple[ObjectIdentifier, ...] = ()
     critical: tuple[x509.ExtensionType, ...] = ()
+    others: tuple[x509.ExtensionType, ...] = ()
     hash_: hashes.HashAlgorithm | None = None
     certificate: x509.Certificate = field(init=False)
 
@@ -88,6 +89,7 @@ class Authority:
         if self.extended:
             extensions.append((x509.ExtendedKeyUsage(self.extended), False))
         extensions.extend((extension, True) for extension in self.critical)
+        extensions.extend((extension, False) for extension in self.others)
         public = key(self.number).public_key()
         self.certificate = build(self.subject, public, issuer, extensions, days=self.days, hash_=self.hash_)
 
@@ -204,6 +206,16 @@ def test_name_constraints_that_are_not_judged_are_refused_in_a_ca():
     authority = Authority("strict", 5, root(), critical=(constraints,))
     with pytest.raises(errors.CriticalExtensionUnknown):
         judged(leaf(authority), others=[authority.certificate])
+
+
+def test_name_constraints_bind_though_they_are_not_marked_critical():
+    constraints = x509.NameConstraints([x509.DirectoryName(name("another maker"))], None)
+    authority = Authority("strict", 5, root(), others=(constraints,))
+    with pytest.raises(errors.CertificateAuthorityUse):
+        judged(leaf(authority), others=[authority.certificate])
+    anchor = Authority("root", 1, others=(constraints,))
+    with pytest.raises(errors.CertificateAuthorityUse):
+        judged(leaf(anchor), roots=[anchor.certificate], others=[])
 
 
 @pytest.mark.parametrize("missing", [TPM_MANUFACTURER, TPM_MODEL, TPM_VERSION])
