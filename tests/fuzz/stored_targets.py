@@ -8,9 +8,10 @@ from dataclasses import replace
 from tools.lab import event_log_writer as tcg
 
 from chatelaine.appraisal.bundle_form import decode_bundle, encode_bundle
-from chatelaine.appraisal.explain import MAX_SENTENCE_CHARACTERS, MAX_SENTENCES, Boot, explain
+from chatelaine.appraisal.explain import Boot, explain
 from chatelaine.appraisal.stored_form import decode_round, encode_round
 from chatelaine.evidence.errors import EvidenceError
+from chatelaine.model.hsm import MAX_SENTENCE_CHARACTERS, MAX_SENTENCES
 from chatelaine.model.tpm_policy import Bank
 from fuzz.target import Target, read_back
 from support import stored_rounds

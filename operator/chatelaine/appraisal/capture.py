@@ -21,11 +21,9 @@ from chatelaine.appraisal.policy_words import shown
 from chatelaine.appraisal.rules import normal_model
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.evidence.reference_values import Predicate
-from chatelaine.model.policy import AttestationPolicySpec
+from chatelaine.model.policy import MAX_TOKEN_TEXT_CHARACTERS, AttestationPolicySpec
 from chatelaine.model.tpm_policy import Bank
 
-MAX_NAME_CHARACTERS: Final = 63
-"""Of a token's model or firmware (model.policy.FirmwareRule)."""
 MAX_AGE_SECONDS: Final = 30
 """Freshness of a policy that is not told anything else."""
 
@@ -217,7 +215,7 @@ def _firmware(draft: _Draft, hosts: Mapping[str, VerifiedEvidence]) -> None:
         models.setdefault(normal_model(evidence.statement.model), set()).add(evidence.statement.firmware.strip())
     draft.hsm.setdefault("statement", "HostAsserted")
     texts = [*models, *(version for found in models.values() for version in found)]
-    if not all(0 < len(text) <= MAX_NAME_CHARACTERS for text in texts):
+    if not all(0 < len(text) <= MAX_TOKEN_TEXT_CHARACTERS for text in texts):
         draft.left("firmware of the token", "a token does not say its model and firmware in a form that can be listed")
         return
     draft.hsm["firmware"] = [{"model": model, "anyOf": sorted(found)} for model, found in sorted(models.items())]

@@ -14,13 +14,10 @@ from chatelaine.appraisal.policy_words import shown
 from chatelaine.evidence.boot_facts import BootFacts
 from chatelaine.evidence.tpm_algorithms import BANKS
 from chatelaine.evidence.uefi_secure_boot import SecureBootState
-from chatelaine.model.tpm_policy import Bank
+from chatelaine.model.tpm_policy import MAX_ARGUMENT_CHARACTERS, MAX_AUTHORITIES, MAX_LISTED_DBX_ENTRIES, Bank
 
-MAX_AUTHORITIES: Final = 32
-MAX_DBX_IN_POLICY: Final = 512
 DIGEST_NAME_CHARACTERS: Final = len("sha256:") + 64
 _DBX_DIGEST_BYTES: Final = BANKS[Bank.SHA256].size_bytes
-MAX_ARGUMENT_CHARACTERS: Final = 255
 
 HARDENING: Final = frozenset(
     (
@@ -113,14 +110,14 @@ def _dbx(found: CapturedBoot, hosts: Mapping[str, BootFacts], *, into_bundle: bo
     listed = sorted(digest.hex() for digest in common or ())
     if not listed:
         found.left["dbxAtLeast"] = "no host has an entry in dbx that all others have"
-    elif len(listed) <= MAX_DBX_IN_POLICY:
+    elif len(listed) <= MAX_LISTED_DBX_ENTRIES:
         found.rules["dbxAtLeast"] = listed
         found.comments["dbxAtLeast"] = ("a newer dbx holds more, and is as good",)
     elif into_bundle:
         found.dbx = tuple(listed)
     else:
         found.left["dbxAtLeast"] = (
-            f"dbx has {len(listed)} entries; a policy lists {MAX_DBX_IN_POLICY}: ask for a bundle"
+            f"dbx has {len(listed)} entries; a policy lists {MAX_LISTED_DBX_ENTRIES}: ask for a bundle"
         )
 
 

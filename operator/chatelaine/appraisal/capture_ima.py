@@ -15,12 +15,8 @@ from chatelaine.appraisal.ima_rules import STRONG_DIGESTS
 from chatelaine.appraisal.path_globs import PathGlob
 from chatelaine.appraisal.policy_words import shown
 from chatelaine.evidence.ima import BOOT_AGGREGATE, IMA_PCR, ImaEntry
-from chatelaine.evidence.reference_files import GoodFile
-
-MAX_FILES_IN_POLICY: Final = 64
-MAX_DIGESTS_IN_POLICY: Final = 16
-MAX_DIGESTS_IN_ROW: Final = 64
-MAX_PATH_CHARACTERS: Final = 1024
+from chatelaine.evidence.reference_files import MAX_DIGESTS_OF_A_ROW, GoodFile
+from chatelaine.model.tpm_policy import MAX_ALLOWED_FILES, MAX_DIGESTS_OF_A_FILE, MAX_PATH_CHARACTERS
 
 CHANGING_FOLDERS: Final = ("/var/log/**", "/var/cache/**")
 """Data that changes by itself; nothing is executed from there on a host that is looked after."""
@@ -93,18 +89,18 @@ def _unusable(entries: Iterable[ImaEntry]) -> str:
 
 
 def _too_much(rows: Sequence[tuple[str, tuple[str, ...]]]) -> str:
-    if len(rows) > MAX_FILES_IN_POLICY:
-        return f"{len(rows)} files were measured; a policy lists at most {MAX_FILES_IN_POLICY}: ask for a bundle"
+    if len(rows) > MAX_ALLOWED_FILES:
+        return f"{len(rows)} files were measured; a policy lists at most {MAX_ALLOWED_FILES}: ask for a bundle"
     for path, digests in rows:
-        if len(digests) > MAX_DIGESTS_IN_POLICY or len(path) > MAX_PATH_CHARACTERS:
+        if len(digests) > MAX_DIGESTS_OF_A_FILE or len(path) > MAX_PATH_CHARACTERS:
             return f"{shown(path)} has a long name, or too many contents, for a policy: ask for a bundle"
     return ""
 
 
 def _in_rows(rows: Iterable[tuple[str, tuple[str, ...]]]) -> Iterable[GoodFile]:
     for path, digests in rows:
-        for begin in range(0, len(digests), MAX_DIGESTS_IN_ROW):
-            yield GoodFile(path, digests[begin : begin + MAX_DIGESTS_IN_ROW])
+        for begin in range(0, len(digests), MAX_DIGESTS_OF_A_ROW):
+            yield GoodFile(path, digests[begin : begin + MAX_DIGESTS_OF_A_ROW])
 
 
 @dataclass(slots=True)

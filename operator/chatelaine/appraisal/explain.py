@@ -19,15 +19,14 @@ from chatelaine.evidence.errors import Malformed
 from chatelaine.evidence.event_log import MAX_LOG_BYTES, Event, EventLog, parse_event_log, replay, replay_steps
 from chatelaine.evidence.ima import IMA_PCR
 from chatelaine.evidence.tpm_quote import VerifiedQuote
+from chatelaine.model.hsm import MAX_SENTENCE_CHARACTERS, MAX_SENTENCES
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Finding, Outcome
-
-MAX_SENTENCES: Final = 8
-MAX_SENTENCE_CHARACTERS: Final = 512
 
 NOTHING_CHANGED: Final = "What the host measures has not changed since its last trusted evidence; the policy has."
 
 _PCR_CHECK: Final = re.compile(r"pcr [A-Za-z0-9]+:([0-9]{1,2})", re.ASCII)
+_NAMES_EVENT: Final = re.compile(r"[Ee]vent [0-9]+ of PCR", re.ASCII)
 _Step = tuple[Event, bytes]
 
 
@@ -104,6 +103,8 @@ def explain(now: Boot, trusted: Boot | None, refused: Collection[int], *, log_as
     sentences = [sentence for index in telling for sentence in told.of(index)]
     sentences += told.at_end(telling, log_asked=log_asked)
     if len(sentences) > MAX_SENTENCES:
+        # Whoever extends many PCRs must not push out which event of one of them differs.
+        sentences.sort(key=lambda sentence: _NAMES_EVENT.search(sentence) is None)
         left = ", ".join(map(str, telling))
         sentences = [*sentences[: MAX_SENTENCES - 1], f"There is more to say; these PCRs are concerned: {left}."]
     return tuple(map(_bounded, sentences))

@@ -11,9 +11,10 @@ import typer
 from chatelaine.cli import verify_inputs as inputs
 from chatelaine.cli.exits import FAILED
 from chatelaine.evidence import strict_json
-from chatelaine.evidence.dsse import MAX_ENVELOPE_BYTES, MAX_PEM_CHARACTERS, Envelope, parse_envelope
+from chatelaine.evidence.dsse import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
 from chatelaine.evidence.errors import PayloadTypeRefused, ReferenceValuesError
 from chatelaine.evidence.reference_values import PAYLOAD_TYPE, Predicate, read_payload, read_predicate
+from chatelaine.model.tpm_policy import MAX_PEM_CHARACTERS
 
 STANDARD_OUTPUT: Final = "-"
 

@@ -34,13 +34,13 @@ from chatelaine.evidence.errors import (
     ThresholdNotMet,
 )
 from chatelaine.model.identifiers import canonical_json, digest_of
+from chatelaine.model.tpm_policy import MAX_PEM_CHARACTERS
 
 MAX_ENVELOPE_BYTES: Final = 16 * 1024 * 1024
 MAX_SIGNATURES: Final = 16
 MAX_SIGNATURE_BYTES: Final = 128
 MAX_KEY_ID_CHARACTERS: Final = 256
 MAX_PAYLOAD_TYPE_CHARACTERS: Final = 255
-MAX_PEM_CHARACTERS: Final = 2048
 MAX_MARKS: Final = 1024
 """Quotes, commas and brackets in an envelope: base64 has none, so an honest envelope has about ten a signature."""
 

@@ -32,7 +32,9 @@ from chatelaine.model.policy import Compliance
 from chatelaine.model.tpm_policy import ReferenceName
 from chatelaine.model.verdict import Epoch, Verdict
 
-MAX_EXPLANATION: Final = 8
+MAX_SENTENCES: Final = 8
+MAX_SENTENCE_CHARACTERS: Final = 512
+"""Of an explanation."""
 MAX_RETAINED_KEYS: Final = 64
 """Key versions that are kept track of for one claim that is gone."""
 
@@ -284,9 +286,9 @@ class AttestationStatus(Model):
         ),
     ] = Field(default_factory=list)
     explanation: Annotated[
-        list[Annotated[str, StringConstraints(max_length=512)]],
+        list[Annotated[str, StringConstraints(max_length=MAX_SENTENCE_CHARACTERS)]],
         Field(
-            max_length=MAX_EXPLANATION,
+            max_length=MAX_SENTENCES,
             description="Of refused evidence: which event of the boot log differs from the last trusted boot, or which"
             " PCR was extended without an event. Names marked as unchecked are the host's own word.",
             json_schema_extra=atomic_list(),

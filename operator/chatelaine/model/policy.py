@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field, PrivateAttr, StringConstraints
 
@@ -29,8 +29,10 @@ from chatelaine.model.material import NO_MATERIAL, PolicyMaterial
 from chatelaine.model.tpm_policy import ReferenceName, ReferenceValuesSource, TpmRules
 
 Compliance = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Z][A-Za-z0-9_]*$")]
-Firmware = Annotated[str, StringConstraints(min_length=1, max_length=63)]
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+MAX_TOKEN_TEXT_CHARACTERS: Final = 63
+"""Of a token's model, and of its firmware."""
+Firmware = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TOKEN_TEXT_CHARACTERS)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TOKEN_TEXT_CHARACTERS)]
 WorkloadType = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Z][A-Za-z0-9]*$")]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -20,16 +20,25 @@ from chatelaine.model.common import (
     validations,
 )
 
+MAX_AUTHORITIES: Final = 32
+MAX_LISTED_DBX_ENTRIES: Final = 512
+MAX_ARGUMENT_CHARACTERS: Final = 255
+MAX_ALLOWED_FILES: Final = 64
+MAX_DIGESTS_OF_A_FILE: Final = 16
+MAX_PATH_CHARACTERS: Final = 1024
+MAX_PEM_CHARACTERS: Final = 2048
+
 HexDigest = Annotated[str, StringConstraints(max_length=96, pattern=r"^([0-9a-f]{64}|[0-9a-f]{96})$")]
 ConfigMapKey = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
-ArgumentGlob = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[!-~]+$")]
-FilePath = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+ArgumentGlob = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ARGUMENT_CHARACTERS, pattern=r"^[!-~]+$")]
+FilePath = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PATH_CHARACTERS)]
 ReferenceName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 FileDigest = Annotated[
     str, StringConstraints(max_length=135, pattern=r"^(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$")
 ]
 PublicKeyPem = Annotated[
-    str, StringConstraints(max_length=2048, pattern=r"^-----BEGIN PUBLIC KEY-----\n[A-Za-z0-9+/=\n]+-----END")
+    str,
+    StringConstraints(max_length=MAX_PEM_CHARACTERS, pattern=r"^-----BEGIN PUBLIC KEY-----\n[A-Za-z0-9+/=\n]+-----END"),
 ]
 
 
@@ -131,7 +140,7 @@ class AuthorityRules(Model):
     required: Annotated[
         list[Sha256Digest] | None,
         entries(
-            32,
+            MAX_AUTHORITIES,
             "Authorities of which each must have verified something. Software can add some after the boot:"
             " give `allowed` as well.",
             set_list(),
@@ -139,11 +148,11 @@ class AuthorityRules(Model):
     ] = None
     allowed: Annotated[
         list[Sha256Digest] | None,
-        entries(32, "If present: no other authority may have verified anything.", set_list()),
+        entries(MAX_AUTHORITIES, "If present: no other authority may have verified anything.", set_list()),
     ] = None
     forbidden: Annotated[
         list[Sha256Digest] | None,
-        entries(32, "Authorities that must not have verified anything.", set_list()),
+        entries(MAX_AUTHORITIES, "Authorities that must not have verified anything.", set_list()),
     ] = None
 
 
@@ -173,7 +182,7 @@ class EventLogRules(Model):
     dbx_at_least: Annotated[
         list[HexDigest] | None,
         entries(
-            512,
+            MAX_LISTED_DBX_ENTRIES,
             "Image digests (SHA-256) that the forbidden-signatures database must hold; larger sets come"
             " in the signed reference values.",
             set_list(),
@@ -209,7 +218,7 @@ class AllowedFile(Model):
     path: Annotated[FilePath, Field(description="Path as IMA measured it, no pattern.")]
     digests: Annotated[
         list[FileDigest],
-        entries(16, "Good contents.", set_list()),
+        entries(MAX_DIGESTS_OF_A_FILE, "Good contents.", set_list()),
     ]
 
 
@@ -218,7 +227,7 @@ class ImaRules(Model):
 
     allow: Annotated[
         list[AllowedFile] | None,
-        entries(64, "Files named one by one.", map_list("path")),
+        entries(MAX_ALLOWED_FILES, "Files named one by one.", map_list("path")),
     ] = None
     unjudged_paths: Annotated[
         list[FilePath] | None,

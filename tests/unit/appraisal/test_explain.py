@@ -13,8 +13,9 @@ from tools.lab import event_log_writer as tcg
 from tools.lab import firmware
 
 from chatelaine.appraisal.event_words import MAX_NAME_CHARACTERS, words_of
-from chatelaine.appraisal.explain import MAX_SENTENCE_CHARACTERS, MAX_SENTENCES, Boot, explain, pack_log, refuted_pcrs
+from chatelaine.appraisal.explain import Boot, explain, pack_log, refuted_pcrs
 from chatelaine.evidence.event_log import Event, parse_event_log
+from chatelaine.model.hsm import MAX_SENTENCE_CHARACTERS, MAX_SENTENCES
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Finding, Outcome, all_of
 
@@ -136,6 +137,16 @@ def test_log_without_the_quoted_bank_explains_nothing():
     writer.measure(4, tcg.EV_SEPARATOR, bytes(4))
     now = replace(extended(GOOD), log=pack_log(writer.data))
     assert any("cannot be read in bank Sha256" in sentence for sentence in explain(now, GOOD, {4}, log_asked=True))
+
+
+def test_host_that_extends_everything_does_not_push_out_which_boot_loader_it_started():
+    noisy = OTHER_LOADER
+    for index in QUOTED:
+        noisy = extended(noisy, index)
+    told = explain(noisy, GOOD, set(QUOTED), log_asked=True)
+    assert len(told) == MAX_SENTENCES
+    assert any("PCR 4 (unchecked name: boot application" in sentence for sentence in told)
+    assert told[-1].startswith("There is more to say; these PCRs are concerned: 0, ")
 
 
 def test_log_that_is_none_explains_nothing():
