@@ -65,6 +65,11 @@ def object_of(path: Path, digest: bytes) -> Path:
     return path / "sha256" / digest.hex()[:2] / digest.hex()[2:]
 
 
+def lying_in(path: Path) -> dict[bytes, int]:
+    """Digest and size of every object in the folder, whether a mark leads to it or not."""
+    return dict(EvidenceFolder(path).objects())
+
+
 def reopened(path: Path, **options: Any) -> EvidenceStore:
     """As a fresh process finds it."""
     fresh = store(path, **options)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -148,10 +148,6 @@ class EvidenceStore:
             ObjectMissing, ObjectDamaged, StoreUnusable: it is not to be had.
         """
         return self._folder.read(digest, limit_bytes)
-
-    def folder_objects(self) -> Iterator[tuple[bytes, int]]:
-        """Digest and size of everything that lies there, stored by us or not."""
-        return self._folder.objects()
 
     # --- opening
 
