@@ -125,9 +125,17 @@ async def _outlook(
     except (PeerError, KubeError) as error:
         return Outlook(name, now, None, why=f"it could not be asked: {error}")
     verdict = verdict_of(asked, policy, accounted_in(hsm, claims))
+    if verdict.verdict is Verdict.TRUSTED and policy.material.missing:
+        # Its rules are met, and yet it will not be trusted: a policy that lacks what it names trusts nobody anew.
+        return Outlook(name, now, Verdict.UNKNOWN, verdict.findings, _lacking(policy), caution_of(asked))
     leaf = verdict.findings.first(verdict.findings.outcome)
     why = "" if verdict.verdict is Verdict.TRUSTED or leaf is None else leaf.detail or leaf.reason
     return Outlook(name, now, verdict.verdict, verdict.findings, why, caution_of(asked))
+
+
+def _lacking(policy: AttestationPolicy) -> str:
+    seconds = policy.spec.freshness.max_age_seconds
+    return f"what it shows is good, and its trust would end after {seconds} s: {'; '.join(policy.material.missing)}"
 
 
 def _status(found: Found) -> int:
@@ -182,7 +190,9 @@ def _print(file: PolicyFile, found: Found) -> None:
         console.print(f"and {len(cut) - MAX_CLAIMS} more claims; --json shows all")
     refused = sum(outlook.then is Verdict.UNTRUSTED for outlook in found.hosts)
     audit = " It is in Audit: no host would be cut." if file.spec.enforcement is Enforcement.AUDIT else ""
-    console.print(f"{refused} of {len(found.hosts)} would be refused.{audit} Nothing was changed.")
+    open_ = sum(outlook.then in (None, Verdict.UNKNOWN) for outlook in found.hosts)
+    rest = f", of {open_} it cannot be told" if open_ else ""
+    console.print(f"{refused} of {len(found.hosts)} would be refused{rest}.{audit} Nothing was changed.")
     if found.claims:
         console.print(f"{len(cut)} of {len(found.claims)} bound claims would be cut.")
 
@@ -192,5 +202,7 @@ def _reasons(outlook: Outlook) -> list[str]:
     if outlook.findings is None:
         return [shown(outlook.why)]
     leaves = [leaf for leaf in outlook.findings.leaves() if leaf.outcome is not Outcome.HOLDS]
+    if not leaves:
+        return [shown(outlook.why)]
     lines = [f"{shown(leaf.check)}: {shown(leaf.detail or leaf.reason)}" for leaf in leaves[:MAX_REASONS]]
     return [*lines, f"and {len(leaves) - MAX_REASONS} more"] if len(leaves) > MAX_REASONS else lines

@@ -8,6 +8,7 @@ from chatelaine.model.identifiers import key_label
 from support.operator_cluster import ZERO, OperatorCluster
 from support.operator_fixtures import cluster, plane
 from support.policy_bench import impostor, operating, policy_of
+from support.reference_bundles import Signer
 
 __all__ = ["cluster", "plane"]
 
@@ -139,3 +140,24 @@ async def test_policy_that_leans_on_what_is_not_there_cannot_be_told(cluster: Op
         done = await bench.live(policy)
         assert done.status in (1, 2)
         assert "ConfigMap vendors does not exist" in done.out
+
+
+async def test_host_is_not_said_to_hold_by_a_policy_that_lacks_its_reference_values(
+    cluster: OperatorCluster,
+) -> None:
+    async with operating(cluster) as bench:
+        cluster.policy()
+        host = await cluster.ready()
+        policy = policy_of(cluster, p4=ZERO)
+        policy["spec"]["referenceValues"] = {
+            "series": "base", "threshold": 1, "keys": [Signer("release").listed().dump()],
+            "configMapRefs": [{"name": "base-v9-0", "key": "envelope"}],
+        }  # fmt: skip
+        done = await bench.live(policy, "--json")
+        (found,) = done.json()["hosts"]
+        assert (done.status, found["now"], found["then"]) == (2, "Trusted", "Unknown")
+        assert "its trust would end after" in found["why"]
+        assert "base-v9-0 does not exist" in found["why"]
+        shown = (await bench.live(policy)).out
+        assert f"{host.name}: Trusted now, cannot be told" in shown
+        assert "0 of 1 would be refused, of 1 it cannot be told. Nothing was changed." in shown
