@@ -20,6 +20,7 @@ from chatelaine.evidence.boot_facts import IMAGE_PCR, OPTION_ROM_PCR, BootFacts
 from chatelaine.evidence.boot_log import CACHED_LOGS, VerifiedBootLog
 from chatelaine.evidence.bundle import VerifiedEvidence
 from chatelaine.evidence.event_log import NO_ACTION
+from chatelaine.evidence.ima_entry import IMA_PCR
 from chatelaine.evidence.tpm_algorithms import BANKS
 from chatelaine.evidence.uefi_command_line import COMMAND_LINE_PCRS, CommandLine
 from chatelaine.evidence.uefi_secure_boot import SECURE_BOOT_PCR, Authority, SecureBootFacts, SecureBootState
@@ -131,6 +132,9 @@ class BootLogRule:
         quoted = ", ".join(map(str, log.facts.quoted))
         detail = f"{len(log.log.events)} events replay to the quoted PCRs ({quoted})"
         replays = Finding("replay", Outcome.HOLDS, "EventLogReplays", detail)
+        if not log.facts.quoted:
+            detail = f"no PCR was quoted that a boot log leads to; PCR {IMA_PCR} is IMA's"
+            replays = Finding("replay", Outcome.CANNOT_TELL, "EventLogNotAnchored", detail)
         return all_of(CHECK, [replays, *(rule.judge_log(log) for rule in self.rules)])
 
 

@@ -67,6 +67,12 @@ def test_log_that_replays_holds():
     holds(lab_log())
 
 
+def test_log_that_was_held_against_no_pcr_at_all_does_not_hold():
+    """A policy whose only PCR is IMA's: any log would do."""
+    finding = found(lab_log(), quoted=(10,))
+    assert (finding.outcome, finding.reason) == (Outcome.CANNOT_TELL, "EventLogNotAnchored")
+
+
 def test_one_rule_that_is_refused_refutes_the_whole():
     finding = found(lab_log(secure_boot=False), secureBoot="Enabled", optionRoms="Refuse")
     assert [child.outcome for child in finding.children] == [Outcome.HOLDS, Outcome.REFUTED, Outcome.HOLDS]
