@@ -54,6 +54,9 @@ class Tool:
     stamp: tuple[str, ...] = ()
     """Linker variables that get the version; `{version}`, `{major}` and `{minor}` are filled in."""
 
+    everyday: bool = True
+    """Is it built by `make setup`? What only a cluster with a node needs is built when one is started."""
+
 
 _KUBERNETES_STAMP = tuple(
     f"k8s.io/component-base/version.{variable}"
@@ -69,6 +72,11 @@ TOOLS = {
             "kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", "kubernetes", _KUBERNETES_STAMP
         ),
         Tool("kubectl", "k8s.io/kubernetes/cmd/kubectl", "kubernetes", _KUBERNETES_STAMP),
+        Tool("kubelet", "k8s.io/kubernetes/cmd/kubelet", "kubernetes", _KUBERNETES_STAMP, everyday=False),
+        Tool("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", "kubernetes", _KUBERNETES_STAMP, everyday=False),
+        Tool("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", "kubernetes", _KUBERNETES_STAMP, everyday=False),
+        Tool("pause", "control-plane/pause", "kubernetes", everyday=False),
+        Tool("coredns", "coredns", "coredns", everyday=False),
         Tool("helm", "helm.sh/helm/v3/cmd/helm", "helm", ("helm.sh/helm/v3/internal/version.version=v{version}",)),
         Tool("cyclonus", "github.com/mattfenwick/cyclonus/cmd/cyclonus", "cyclonus"),
         Tool(
@@ -77,7 +85,11 @@ TOOLS = {
     )
 }
 
+EVERYDAY = tuple(tool.name for tool in TOOLS.values() if tool.everyday)
+"""What every checkout needs."""
+
 _PINNED = {
+    "coredns": "github.com/coredns/coredns",
     "kubernetes": "k8s.io/kubernetes",
     "helm": "helm.sh/helm/v3",
     "cyclonus": "github.com/mattfenwick/cyclonus",
@@ -135,7 +147,7 @@ def require(name: str) -> Path:
     return path
 
 
-def ensure(names: Iterable[str] = tuple(TOOLS)) -> dict[str, Path]:
+def ensure(names: Iterable[str] = EVERYDAY) -> dict[str, Path]:
     """Paths of `names`; those that are missing are built first.
 
     Raises:
@@ -233,12 +245,13 @@ def _say(text: str) -> None:
 def main() -> int:
     """Command line: builds what is missing, prints one `name path` line a tool."""
     parser = argparse.ArgumentParser(description="Build the control plane and its tools from pinned Go modules.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TOOLS)}; all when none is given")
+    known = f"of {', '.join(TOOLS)}; without any: {', '.join(EVERYDAY)}"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=known)
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in TOOLS]:
         parser.error(f"unknown: {', '.join(unknown)}")
     try:
-        paths = ensure(arguments.names or tuple(TOOLS))
+        paths = ensure(arguments.names or EVERYDAY)
         if not arguments.names:
             paths["openapi"] = ensure_openapi()
     except BuildError as error:
