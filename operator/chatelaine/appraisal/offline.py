@@ -27,6 +27,7 @@ from chatelaine.evidence.tpm_algorithms import bank_of
 from chatelaine.evidence.tpm_quote import AttestationKey, VerifiedQuote, verify_quote
 from chatelaine.evidence.tpm_types import Selection, parse_quote
 from chatelaine.model.identifiers import canonical_json, digest_of
+from chatelaine.model.material import ReferenceValues
 from chatelaine.model.policy import AttestationPolicySpec
 from chatelaine.model.verdict import Appraisal, Epoch, Finding, Outcome, PolicyStamp, Verdict, all_of, verdict_of
 
@@ -81,6 +82,7 @@ class QuoteCase:
         bank: which bank was asked for; None: the policy's, else the only one reported, else SHA-256.
         extra_data: what the quote must carry; None: freshness cannot be told.
         policy: rules for the PCRs; None: only genuineness is judged.
+        reference: the reference values that the policy leans on; None: none, or they are not at hand.
         ak_certificate: certificate that is said to be the AK's (PEM or DER).
     """
 
@@ -91,6 +93,7 @@ class QuoteCase:
     bank: str | None = None
     extra_data: bytes | None = None
     policy: AttestationPolicySpec | None = None
+    reference: ReferenceValues | None = None
     ak_certificate: bytes | None = field(default=None, repr=False)
 
     def evidence_digest(self) -> str:
@@ -115,7 +118,7 @@ def judge_quote(case: QuoteCase) -> Report:
         *_key_findings(case, key),
     ]
     if case.policy is not None:
-        findings.append(all_of("policy", [rule.judge_quote(quote) for rule in pcr_rules(case.policy)]))
+        findings.append(all_of("policy", [rule.judge_quote(quote) for rule in pcr_rules(case.policy, case.reference)]))
         if case.policy.hsm is not None:
             detail = "the policy's rules for the HSM are not about a quote; they were not judged"
             findings.append(Finding("hsm rules", Outcome.HOLDS, "OutsideOfQuote", detail))

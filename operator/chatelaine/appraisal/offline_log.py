@@ -6,13 +6,15 @@ was verified; the values given are believed. SHA-1 values are compared as well, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from chatelaine.appraisal.appraise import pcr_rules
 from chatelaine.appraisal.boot_rules import authority_name, boot_rules
 from chatelaine.appraisal.event_words import words_of
 from chatelaine.appraisal.offline import Report, refusal
+from chatelaine.appraisal.rules import PcrRule
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.boot_log import VerifiedBootLog, match_boot_log
 from chatelaine.evidence.errors import EventLogBankMissing, EvidenceError
@@ -21,9 +23,10 @@ from chatelaine.evidence.ima import IMA_PCR
 from chatelaine.evidence.tpm_algorithms import BANKS
 from chatelaine.evidence.uefi_checked import checked, checked_text, separator
 from chatelaine.evidence.uefi_signatures import Signature
+from chatelaine.model.material import ReferenceValues
 from chatelaine.model.policy import AttestationPolicySpec
 from chatelaine.model.printable import printable
-from chatelaine.model.tpm_policy import Bank, Pcrs
+from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Finding, Outcome, all_of
 
 CHECK: Final = "event-log"
@@ -41,11 +44,13 @@ class LogCase:
         data: the log.
         pcrs: values by bank (`sha256`) and index that it must replay to; None: nothing anchors it.
         policy: its `tpm.eventLog` and its PCR values judge; None: only the replay is judged.
+        reference: the reference values that the policy leans on; None: none, or they are not at hand.
     """
 
     data: bytes
     pcrs: PcrsByBank | None = None
     policy: AttestationPolicySpec | None = None
+    reference: ReferenceValues | None = None
 
 
 def judge_event_log(case: LogCase) -> Report:
@@ -63,7 +68,8 @@ def judge_event_log(case: LogCase) -> Report:
     replayed = {_name(tpm_id): replay(log, tpm_id) for tpm_id in log.banks}
     shown = _shown(case, bank, replayed)
     if case.policy is not None:
-        findings.append(_policy_finding(case.policy, shown, _values(case, case.policy.tpm.pcrs.bank, replayed)))
+        values = _values(case, case.policy.tpm.pcrs.bank, replayed)
+        findings.append(_policy_finding(case.policy, case.reference, shown, values))
     return Report(all_of(CHECK, findings), _facts(log, replayed, shown))
 
 
@@ -140,14 +146,17 @@ def _shown(case: LogCase, bank: Bank, replayed: PcrsByBank) -> VerifiedBootLog |
 
 
 def _policy_finding(
-    policy: AttestationPolicySpec, shown: VerifiedBootLog | EvidenceError, values: Mapping[int, bytes]
+    policy: AttestationPolicySpec,
+    reference: ReferenceValues | None,
+    shown: VerifiedBootLog | EvidenceError,
+    values: Mapping[int, bytes],
 ) -> Finding:
-    findings = [_pcr_finding(policy.tpm.pcrs, values)]
+    findings = [_pcr_finding(pcr_rules(policy, reference), values)]
     findings += [
         rule.judge_log(shown) if isinstance(shown, VerifiedBootLog) else _unusable(shown)
-        for rule in boot_rules(policy.tpm, None)
+        for rule in boot_rules(policy.tpm, reference)
     ]
-    if policy.reference_values is not None:
+    if policy.reference_values is not None and reference is None:
         detail = "the policy's reference values were not fetched: only what stands in the policy was judged"
         findings.append(Finding("reference values", Outcome.HOLDS, "ReferenceValuesNotFetched", detail))
     return all_of("policy", findings)
@@ -158,10 +167,10 @@ def _unusable(error: EvidenceError) -> Finding:
     return Finding("event log", outcome, error.reason, error.detail, expected=error.expected, found=error.found)
 
 
-def _pcr_finding(pcrs: Pcrs, values: Mapping[int, bytes]) -> Finding:
+def _pcr_finding(rules: Iterable[PcrRule], values: Mapping[int, bytes]) -> Finding:
     findings = []
-    for rule in sorted(pcrs.values, key=lambda rule: rule.index):
-        check, expected = f"pcr {pcrs.bank.value}:{rule.index}", " or ".join(rule.any_of)
+    for rule in rules:
+        check, expected = f"pcr {rule.bank.value}:{rule.index}", " or ".join(rule.any_of)
         value = values.get(rule.index)
         if value is None or rule.index == IMA_PCR:
             detail = f"PCR {rule.index} cannot be judged by a boot log and the values given"

@@ -16,7 +16,6 @@ from chatelaine.appraisal.offline_log import LogCase, judge_event_log
 from chatelaine.appraisal.replay import Part, host_case, judged_by
 from chatelaine.appraisal.stored import StoredRound, spec_of
 from chatelaine.evidence.errors import EvidenceError, EvidencePartMissing
-from chatelaine.model.material import ReferenceValues
 from chatelaine.model.policy import AttestationPolicy, AttestationPolicySpec, InventoryRule, StatementLevel
 from chatelaine.model.tpm_policy import Bank
 from chatelaine.model.verdict import Finding, Outcome, PolicyStamp, all_of
@@ -73,11 +72,12 @@ def try_quote(case: QuoteCase, log: bytes | None, policy: AttestationPolicy) -> 
     bank = policy.spec.tpm.pcrs.bank
     values = next((found for name, found in case.pcrs.items() if name.lower() == bank.value.lower()), {})
     fitted = _fit(policy.spec, _Seen(bank, frozenset(values), log=log is not None, ima=False))
-    spec = _with_reference(fitted.spec, policy.material.reference).model_copy(update={"hsm": None})
-    report = judge_quote(replace(case, policy=spec if spec.tpm.pcrs.values else None, bank=bank.value))
+    spec, reference = fitted.spec.model_copy(update={"hsm": None}), policy.material.reference
+    rules = spec if spec.tpm.pcrs.values else None
+    report = judge_quote(replace(case, policy=rules, reference=reference, bank=bank.value))
     findings = [finding for finding in report.findings.children if finding.check != NOT_JUDGED.check]
     if log is not None and spec.tpm.event_log is not None:
-        findings.append(judge_event_log(LogCase(log, {bank.value.lower(): values}, spec)).findings)
+        findings.append(judge_event_log(LogCase(log, {bank.value.lower(): values}, spec, reference)).findings)
     gaps = (*_missing(policy), *fitted.gaps, *_beyond_quotes(policy.spec))
     return Report(all_of(CHECK, [NOT_JUDGED, *gaps, *findings]), report.facts)
 
@@ -163,19 +163,3 @@ def _seen_by(round_: StoredRound) -> _Seen:
     asked = round_.asked
     ima = spec_of(round_.case).tpm.ima is not None
     return _Seen(asked.selection.bank, frozenset(asked.selection.indices), log=asked.wants_log, ima=ima)
-
-
-def _with_reference(spec: AttestationPolicySpec, reference: ReferenceValues | None) -> AttestationPolicySpec:
-    """`spec` with the good values of its reference values among its own."""
-    if reference is None:
-        return spec
-    more = reference.pcrs.get(spec.tpm.pcrs.bank, {})
-    values = [
-        value.model_copy(update={"any_of": [*value.any_of, *more.get(value.index, ())]})
-        for value in spec.tpm.pcrs.values
-    ]
-    changes: dict[str, object] = {"pcrs": spec.tpm.pcrs.model_copy(update={"values": values})}
-    if spec.tpm.event_log is not None and reference.dbx_at_least:
-        dbx = [*(spec.tpm.event_log.dbx_at_least or ()), *(digest.hex() for digest in sorted(reference.dbx_at_least))]
-        changes["event_log"] = spec.tpm.event_log.model_copy(update={"dbx_at_least": dbx})
-    return spec.model_copy(update={"tpm": spec.tpm.model_copy(update=changes)})
