@@ -23,7 +23,7 @@ def render(namespace: str = NAMESPACE, *settings: str) -> str:
     """The chart's manifests as helm renders them."""
     command: list[str] = [
         str(build.require("helm")), "template", RELEASE, str(ROOT / "charts" / "chatelaine"),
-        "--namespace", namespace, "--kube-version", "1.35.0",
+        "--namespace", namespace, "--kube-version", "1.35.0", "--no-hooks",
     ]  # fmt: skip
     for setting in settings:
         command += ["--set", setting]
