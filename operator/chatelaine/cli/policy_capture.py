@@ -21,7 +21,17 @@ from chatelaine.appraisal.capture_pcrs import selected
 from chatelaine.appraisal.errors import NothingToCapture
 from chatelaine.appraisal.policy_words import shown
 from chatelaine.cli import policy_files, policy_inputs
-from chatelaine.cli.policy_ends import DEFAULT_STATE_DIR, REFUSED, Json, Kubeconfig, Reach, StateDir, ended, say
+from chatelaine.cli.policy_ends import (
+    DEFAULT_STATE_DIR,
+    REFUSED,
+    Json,
+    Kubeconfig,
+    Reach,
+    StateDir,
+    ended,
+    object_name,
+    say,
+)
 from chatelaine.cli.policy_yaml import Comments, manifest_yaml
 from chatelaine.evidence.errors import ReferenceValuesError
 from chatelaine.evidence.reference_values import read_payload
@@ -65,10 +75,14 @@ def capture(
     """
     if not 0 < len(hosts) <= MAX_HOSTS:
         raise typer.BadParameter(f"name one to {MAX_HOSTS} hosts", param_hint="HOST…")
+    for host in hosts:
+        object_name(host, "HOST…")
+    if name is not None:
+        object_name(name, "--name")
     if bundle == _OUT and (json or output == _OUT):
         raise typer.BadParameter("only one thing can go to standard output", param_hint="--bundle")
     called, kept = policy_files.fragment(base) if base is not None else ("", {})
-    wish = Wish(also=_indices(pcr), without=_indices(without_pcr), base=kept)
+    wish = Wish(also=_indices(pcr, "--pcr"), without=_indices(without_pcr, "--without-pcr"), base=kept)
     # The Kubernetes client takes a while to load, and usage errors come without it.
     from chatelaine.cli.captured_hosts import ask_hosts
 
@@ -87,10 +101,10 @@ def capture(
         made.report()
 
 
-def _indices(given: Sequence[int] | None) -> frozenset[int]:
+def _indices(given: Sequence[int] | None, hint: str) -> frozenset[int]:
     wrong = [index for index in given or () if not 0 <= index < MAX_PCRS]
     if wrong:
-        raise typer.BadParameter(f"{wrong[0]} is no PCR", param_hint="--pcr")
+        raise typer.BadParameter(f"{wrong[0]} is no PCR", param_hint=hint)
     return frozenset(given or ())
 
 
@@ -122,7 +136,7 @@ class _Made:
             made = capture_of(hosts.evidence, wish)
         except NothingToCapture as error:
             raise ended(str(error), REFUSED) from error
-        policy_files.typed("the captured policy", made.spec)
+        policy_files.known("the captured policy", made.spec, policy_files.typed("the captured policy", made.spec))
         payload = made.bundle.encode() if made.bundle is not None else None
         try:
             if payload is not None:

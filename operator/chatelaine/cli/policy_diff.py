@@ -30,6 +30,7 @@ from chatelaine.cli.policy_ends import (
     Namespace,
     Reach,
     StateDir,
+    object_name,
 )
 from chatelaine.cli.policy_files import PolicyFile, policy, policy_or_bundle
 from chatelaine.cli.report import Terminal
@@ -104,6 +105,7 @@ def _live(name: str, bundle: str | None, reach: Reach, *, json: bool) -> NoRetur
     file = policy(name)
     if not file.name:
         raise typer.BadParameter(f"{name}: metadata.name says which Hsms it judges; it has none", param_hint="--live")
+    object_name(file.name, "--live")
     if bundle is not None and file.spec.reference_values is None:
         raise typer.BadParameter("the policy names no reference values", param_hint="--bundle")
     data = verify_inputs.binary(bundle, MAX_ENVELOPE_BYTES) if bundle is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -27,6 +28,10 @@ DEFAULT_NAMESPACE: Final = "chatelaine-system"
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
+MAX_NAME_CHARACTERS: Final = 253
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+
+
 @dataclass(frozen=True, slots=True)
 class Reach:
     """How to reach a cluster and its hosts.
@@ -44,6 +49,13 @@ class Reach:
     namespace: str = DEFAULT_NAMESPACE
     reference_values_dir: Path | None = None
     bundle: bytes | None = None
+
+
+def object_name(text: str, hint: str) -> str:
+    """`text`, where an object of the cluster can be called so; else a usage error."""
+    if len(text) > MAX_NAME_CHARACTERS or _NAME.fullmatch(text) is None:
+        raise typer.BadParameter(f"{printable(text, MAX_NAME_CHARACTERS)} is no name of an object", param_hint=hint)
+    return text
 
 
 def say(message: str) -> None:

@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from chatelaine.cli import policy_inputs as inputs
+from chatelaine.cli.policy_ends import object_name
 from chatelaine.evidence.errors import ReferenceValuesError
 
 PIECE_BYTES: Final = 900 * 1024
@@ -43,7 +44,8 @@ def split(
             f"{file}: {len(pieces)} ConfigMaps are needed, and a policy names at most {MAX_PIECES};"
             " mount it into the operator's folder of reference values instead"
         )
-    start = name or f"{found.name}-v{found.version}"
+    start = object_name(name or f"{found.name}-v{found.version}", "--name")
+    object_name(namespace, "--namespace")
     names = [f"{start}-{number}" for number in range(len(pieces))]
     manifests = [_config_map(*named, namespace) for named in zip(names, pieces, strict=True)]
     refs = [{"name": each, "key": KEY} for each in names]

@@ -34,6 +34,8 @@ async def test_captured_policy_is_applied_and_the_host_stays_trusted(cluster: Op
         base = cluster.folder / "base.yaml"
         base.write_text("spec: {freshness: {maxAgeSeconds: 25}}")
         done = await bench.capture(host.name, "--base", base)
+        (misspelt := cluster.folder / "misspelt.yaml").write_text("spec: {freshness: {maxAgeSeconds: 25}, relase: {}}")
+        assert (await bench.capture(host.name, "--base", misspelt)).status == 64
         assert done.status == 0, done.err
         assert f"{host.name}: evidence of the enrolled identity" in done.err
         assert "left out  PCRs 1, 3, 5, 6, 8, 9, 10, 12: nothing was measured" in done.err
