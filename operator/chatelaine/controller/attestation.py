@@ -38,13 +38,14 @@ from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile.enrolment import same
 from chatelaine.reconcile.snapshot import EvidenceRound, HostKeys
 from chatelaine.telemetry.log import logger
-from chatelaine.wire.messages import SILENCE_SECONDS, Change, ChangeKind
+from chatelaine.wire.messages import MAX_EVIDENCE_BODY_BYTES, SILENCE_SECONDS, Change, ChangeKind
 from chatelaine.wire.peer import PeerClient, PeerError, PeerMalformed, PeerNotAuthenticated
 
 FIRST_PAUSE_SECONDS: Final = 0.25
 LONGEST_PAUSE_SECONDS: Final = 10.0
 LEAST_GAP_SECONDS: Final = 0.02
-"""Between two rounds, however a host cries; what it costs makes the gap longer (`Effort`)."""
+"""Between two rounds, and two lines of a change stream, however a host cries; what a round costs makes the gap before
+the next longer (`Effort`)."""
 IDENTITY_PAUSE_SECONDS: Final = 2.0
 """Least time between two looks at an identity; doubled up to the longest pause while it stays the same and is not
 the enrolled one."""
@@ -150,6 +151,8 @@ class Prober:
                             # The first line too: whatever was missed before it, a round tells.
                             self._signal.set()
                         counter = change.counter
+                        # Lines that nobody waits for fill up on the host's side: one that never stops takes no more.
+                        await asyncio.sleep(LEAST_GAP_SECONDS)
             except PeerError as error:
                 _log.debug("change stream ended", hsm=self._memory.name, error=str(error))
             except Exception as error:  # noqa: BLE001 - a stream that breaks something is opened anew; rounds go on by the interval
@@ -187,6 +190,9 @@ class Prober:
                 self._identity_wanted = True
             self._drop(error.reason, reason, str(error), started)
         except PeerError as error:
+            if isinstance(error, PeerMalformed):
+                # It was read to its bound, or to its end, before it was refused.
+                self._effort.received(MAX_EVIDENCE_BODY_BYTES)
             self._drop(type(error).__name__, _reach_reason(error), str(error), started)
         except Exception as error:  # noqa: BLE001 - whatever one host's answer breaks, the others are asked on
             _log.exception("fault in a round", error, hsm=self._memory.name)

@@ -146,11 +146,11 @@ class ImaReading:
         began = clock()
         try:
             async with asyncio.timeout(left_seconds):
-                said = (await self._agent.call("POST", "/v1/ima", ImaRequest(offset=offset_bytes), ImaResponse)).message
+                said = await self._agent.call("POST", "/v1/ima", ImaRequest(offset=offset_bytes), ImaResponse)
         except TimeoutError as error:
             raise PeerUnreachable(f"the IMA list did not come within {LIST_SECONDS:g} s") from error
-        self._effort.received(len(said.piece))
-        return said, clock() - began
+        self._effort.received(said.size_bytes)
+        return said.message, clock() - began
 
     def _new_fold(self, verified: VerifiedEvidence, at: ImaProgress) -> ImaFold:
         if self.before is not None:

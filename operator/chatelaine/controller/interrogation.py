@@ -222,7 +222,7 @@ async def _ask(
     keys = HostKeys(identity.ak_name.hex(), digest_of(identity.attestation_key_spki))
     message, effort = answer.message, question.effort
     parsed_bytes = len(message.event_log or b"") + len(message.inventory)
-    effort.received(parsed_bytes + len(message.ima_list or b""))
+    effort.received(answer.size_bytes)
     try:
         verified = await effort.look_at(max(0, parsed_bytes - USUAL_BYTES), verify_answer, evidence, asked)
     except EvidenceError as error:

@@ -64,11 +64,14 @@ class PeerRefused(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[M]):
-    """A decoded answer and the public key (SubjectPublicKeyInfo, DER) that the peer proved on this connection."""
+    """A decoded answer, how long it was, and the public key (SubjectPublicKeyInfo, DER) that the peer proved on this
+    connection.
+    """
 
     message: M
     peer_spki: bytes
     peer_not_after: int
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,7 @@ class PeerClient:
         """
         body, spki, not_after = await self._exchange(method, path, request)
         try:
-            return Answer(decode(body, answer), spki, not_after)
+            return Answer(decode(body, answer), spki, not_after, len(body))
         except MessageError as error:
             raise PeerMalformed(f"{path}: {error}") from error
 

@@ -20,7 +20,8 @@ from chatelaine.model.hsm import Hsm
 from chatelaine.model.material import PolicyMaterial
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.telemetry.metrics import OperatorMetrics
-from chatelaine.wire.peer import PeerUnreachable
+from chatelaine.wire.messages import Change, ChangeKind
+from chatelaine.wire.peer import PeerMalformed, PeerUnreachable
 from support.paper_host import PaperHost
 
 HSM = {
@@ -137,3 +138,55 @@ async def test_a_list_is_not_read_by_rules_that_lack_a_part(missing: tuple[str, 
     assert (question.ima.rules.keys() if question.ima is not None else set()) == (
         set() if missing else {policy.digest()}
     )
+
+
+class Crying:
+    """An agent whose change stream never ends, and always has another line."""
+
+    def __init__(self, error: Exception) -> None:
+        self.lines_read = 0
+        self.called = asyncio.Semaphore(0)
+        self._error = error
+
+    async def lines(self, *_: object, **__: object) -> AsyncIterator[Change]:
+        while self.lines_read < 10_000:
+            self.lines_read += 1
+            yield Change(kind=ChangeKind.ALIVE, counter=0)
+
+    async def call(self, *_: object) -> None:
+        self.called.release()
+        raise self._error
+
+    async def close(self) -> None:
+        pass
+
+
+class Answering(Link):
+    """A gateway that proves its key."""
+
+    async def proven_key(self) -> bytes:
+        return b"spki"
+
+
+async def test_host_that_cries_without_end_is_heard_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Crying(PeerUnreachable("away"))
+    monkeypatch.setattr(attestation, "agent_client", lambda *_: agent)
+    async with prober(Link()), asyncio.timeout(20):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert agent.lines_read < 20
+
+
+@pytest.mark.parametrize(
+    ("error", "rests"), [(PeerMalformed("no EvidenceResponse"), True), (PeerUnreachable("away"), False)]
+)
+async def test_host_whose_long_answers_are_none_is_rested_for(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, rests: bool
+) -> None:
+    agent = Crying(error)
+    monkeypatch.setattr(attestation, "agent_client", lambda *_: agent)
+    async with prober(Answering()) as made, asyncio.timeout(20):
+        await agent.called.acquire()
+        while made.last_round_at == 100.0:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0)
+        assert (made._effort.rest_seconds > 0.1) == rests
