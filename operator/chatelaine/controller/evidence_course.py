@@ -120,16 +120,16 @@ class Course:
         return (before, round_) if before is not None else (round_,)
 
 
-def to_store(round_: JudgedRound, build: str) -> tuple[StoredRound, tuple[bytes, ...]]:
-    """A round and its parts, as they are stored by version `build` of this program."""
+def to_store(round_: JudgedRound, build: str, *, with_list: bool = True) -> tuple[StoredRound, tuple[bytes, ...]]:
+    """A round and its parts, as they are stored by version `build` of this program; `with_list`: its IMA list, too."""
     log = zlib.decompress(round_.packed_log) if round_.packed_log is not None else None
     evidence, case = replace(round_.evidence, event_log=log), round_.judged.case
     roots = case.policy.material.endorsement_roots
     reference = round_.envelope if case.policy.material.reference is not None else None
     listed = evidence.ima_list
-    short = listed is None or len(listed) <= MAX_TRUSTED_LIST_BYTES or round_.kind is not RoundKind.TRUSTED
+    too_long = round_.kind is RoundKind.TRUSTED and len(listed or b"") > MAX_TRUSTED_LIST_BYTES
     long = {hashlib.sha256(part).digest(): part for part in (log, listed, reference, *roots) if part is not None}
-    left_out = () if short or listed is None else (hashlib.sha256(listed).digest(),)
+    left_out = (hashlib.sha256(listed).digest(),) if listed is not None and (too_long or not with_list) else ()
     stored = StoredRound(
         hsm=round_.hsm,
         kind=round_.kind,

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from chatelaine.appraisal.explain import Boot
 from chatelaine.appraisal.replay import boot_of
-from chatelaine.appraisal.stored import MAX_ROUND_BYTES, RoundKind
+from chatelaine.appraisal.stored import MAX_ROUND_BYTES, RoundKind, StoredRound
 from chatelaine.appraisal.stored_form import decode_round, encode_round
 from chatelaine.controller.evidence_course import Course, JudgedRound, kind_of, to_store
 from chatelaine.controller.evidence_folder import StoreError
@@ -165,13 +165,22 @@ class EvidenceKeeper:
         self._show()
 
     def _keep(self, round_: JudgedRound, living: Collection[str] | None) -> None:
-        stored, parts = to_store(round_, self._build)
+        try:
+            self._keep_parts(*to_store(round_, self._build), round_.group, living)
+        except StoreFull as error:
+            if round_.evidence.ima_list is None:
+                raise
+            # The quote, the statement and the log refute by themselves, and take little room.
+            self._keep_parts(*to_store(round_, self._build, with_list=False), round_.group, living)
+            _log.warning("evidence was stored without its IMA list", hsm=round_.hsm, error=str(error))
+
+    def _keep_parts(
+        self, stored: StoredRound, parts: tuple[bytes, ...], group: str, living: Collection[str] | None
+    ) -> None:
         data = encode_round(stored)
         # What could not be read again is not worth its room.
         decode_round(data)
-        entry = Entry(
-            stored.received_ms, stored.asked.subject_uid, stored.kind, round_.group, hashlib.sha256(data).digest()
-        )
+        entry = Entry(stored.received_ms, stored.asked.subject_uid, stored.kind, group, hashlib.sha256(data).digest())
         self._store.keep(entry, data, parts, living=living)
 
     def _show(self) -> None:

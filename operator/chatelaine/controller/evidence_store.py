@@ -255,19 +255,29 @@ class EvidenceStore:
         needed = sum(_blocks(len(content)) for content in contents) + BLOCK_BYTES
         if needed > self._max_bytes:
             raise StoreFull(f"a round of {needed} bytes does not fit into {self._max_bytes} bytes")
+        staying = [entry for entry in self.entries() if self._is_alive(entry, living) and self._stays(entry)]
+        objects = {digest for entry in staying for digest in (entry.digest, *self._parts[entry.digest])}
+        taken = BLOCK_BYTES * len(staying) + sum(_blocks(self._sizes[digest]) for digest in objects)
+        # Told before anything is forgotten for it.
+        if taken + needed > self._max_bytes or len(staying) >= MAX_ROUNDS:
+            raise StoreFull(
+                f"the evidence store is full: {taken} of {self._max_bytes} bytes are the newest trusted rounds and the"
+                f" refutations of living Hsms, and {new.kind.value} evidence needs {needed} more"
+            )
         while self.used_bytes + needed > self._max_bytes or len(self) >= MAX_ROUNDS:
             victim = self._least(living)
             if victim is None:
-                raise StoreFull(
-                    f"the evidence store is full: {self.used_bytes} of {self._max_bytes} bytes are the newest trusted"
-                    f" rounds and the refutations of living Hsms, and {new.kind.value} evidence needs {needed} more"
-                )
+                raise StoreFull(f"the evidence store is full: {self.used_bytes} of {self._max_bytes} bytes")
             self.forget(victim)
             self.pruned += 1
 
+    @staticmethod
+    def _is_alive(entry: Entry, living: Collection[str] | None) -> bool:
+        return living is None or entry.hsm_uid in living
+
     def _least(self, living: Collection[str] | None) -> Entry | None:
         """What goes next; None where all must stay."""
-        gone = [e for e in self.entries() if living is not None and e.hsm_uid not in living]
+        gone = [e for e in self.entries() if not self._is_alive(e, living)]
         if gone:
             return gone[0]
         may_go = [e for e in self.entries() if not self._stays(e)]

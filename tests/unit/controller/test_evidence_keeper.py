@@ -255,6 +255,23 @@ async def test_full_store_is_told_and_stops_nothing(tmp_path):
         assert (len(store), metrics.evidence_stored.labels("Trusted", "full")._value.get()) == (0, 1)
 
 
+async def test_refutation_whose_list_has_no_room_is_stored_without_it(tmp_path):
+    """A host that was broken into shows as long a list as it likes; what refutes it stays all the same."""
+    listed = replace(TAMPERED, ima_list=bytes(2**20), ima_offset=0)
+    async with keeping(tmp_path, room=2**19) as (keeper, store, metrics):
+        tell(keeper, GOOD, Verdict.TRUSTED)
+        round_ = judged(TAMPERED, at=NOW + 5)
+        memory = HostMemory("hsm-a", SUBJECT, NOW)
+        shown = EvidenceRound(None, round_.judged.appraisal.evidence_digest, NOW + 5, KEYS, wanted_log=True)
+        memory.told = Told(shown, None, ASKED, listed, ASKED.agent_spki, 0)
+        keeper.judged(memory, standing(round_, Verdict.UNTRUSTED, sticky=True))
+        await keeper.written()
+        trusted, refuted = store.entries()
+        assert (trusted.kind, refuted.kind) == (RoundKind.TRUSTED, RoundKind.REFUTED)
+        assert len(decode_round(store.read(refuted.digest)).left_out) == 1
+        assert metrics.evidence_stored.labels("Refuted", "stored")._value.get() == 1
+
+
 # --- after a restart ------------------------------------------------------------------------------------------
 
 

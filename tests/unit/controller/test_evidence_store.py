@@ -130,6 +130,14 @@ def test_round_that_can_never_fit_drives_nothing_out(path):
     assert small.entries() == (kept,)
 
 
+def test_round_that_does_not_fit_beside_what_must_stay_drives_nothing_out(path):
+    small = reopened(path, room=10 * BLOCK_BYTES)
+    kept = [keep(small, 1, RoundKind.REFUTED), keep(small, 2, RoundKind.BLOCKED, uid="uid-b", group=2)]
+    with pytest.raises(StoreFull, match="the evidence store is full"):
+        keep(small, 3, RoundKind.REFUTED, b"x" * 7 * BLOCK_BYTES, uid="uid-c")
+    assert list(small.entries()) == kept
+
+
 def test_what_belongs_to_hsms_that_are_gone_goes_before_anything_else(path):
     small = reopened(path, room=6 * BLOCK_BYTES)
     keep(small, 1, RoundKind.BLOCKED, uid="uid-a")
