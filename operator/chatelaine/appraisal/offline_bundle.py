@@ -54,7 +54,7 @@ def judge_bundle(case: BundleCase) -> Report:
     told = explanation(case, again)
     facts = {**_facts(case.round), "verdict": again.appraisal.verdict.value, "explanation": list(told)}
     report = Report(all_of("evidence bundle", findings), facts)
-    advice = _advice(case.round, again, report)
+    advice = _advice(case, again, report)
     return replace(report, facts={**facts, "advice": advice}) if advice else report
 
 
@@ -92,12 +92,22 @@ def judge_replay(case: BundleCase) -> Report:
 
 def explanation(case: BundleCase, again: Replayed) -> tuple[str, ...]:
     """What a person needs to know of the boot, in sentences."""
-    if case.round.kind is RoundKind.BLOCKED:
+    if _blocked(case, again):
         return (NOTHING_CHANGED,)
     refused = refuted_pcrs(again.appraisal.findings)
     if again.boot is None or (not refused and case.trusted is None):
         return ()
     return explain(again.boot, case.trusted, refused, log_asked=case.round.asked.wants_log)
+
+
+def _blocked(case: BundleCase, again: Replayed) -> bool:
+    """Was the policy changed, and not the host? A round says so of itself; a trusted boot of the host may belie it."""
+    if case.round.kind is not RoundKind.BLOCKED:
+        return False
+    if case.trusted is None or again.boot is None or case.trusted.bank is not again.boot.bank:
+        return True
+    then, now = case.trusted.pcrs, again.boot.pcrs
+    return all(then.get(index, now.get(index)) == now.get(index) for index in refuted_pcrs(again.appraisal.findings))
 
 
 def _refused(error: EvidenceError) -> Finding:
@@ -155,11 +165,12 @@ def _facts(round_: StoredRound) -> dict[str, object]:
     }
 
 
-def _advice(round_: StoredRound, again: Replayed, report: Report) -> list[str]:
-    """What to do; nothing where nothing is wrong."""
-    if report.findings.outcome is Outcome.HOLDS:
+def _advice(case: BundleCase, again: Replayed, report: Report) -> list[str]:
+    """What to do; nothing where nothing is refuted."""
+    round_ = case.round
+    if report.findings.outcome is not Outcome.REFUTED:
         return []
-    if round_.kind is RoundKind.BLOCKED:
+    if _blocked(case, again):
         return [f"Compare AttestationPolicy {round_.case.stamp.name} with its earlier version: chatelaine policy diff."]
     evidence = digest_of(round_.evidence)
     if refuted_pcrs(again.appraisal.findings) or "event log" in _refuted_checks(again.appraisal.findings):

@@ -181,6 +181,7 @@ def test_bundle_whose_tpm_nobody_named_is_not_trusted(tmp_path):
     found = judged("bundle", file_of(tmp_path, GOOD), code=2)
     assert found["verdict"] == "Unknown"
     assert "IdentityNotAnchored" in json.dumps(found)
+    assert "advice" not in found["facts"], "nothing is refuted, so nobody is to be re-admitted"
     assert judged("bundle", file_of(tmp_path, TAMPERED), code=1)["verdict"] == "Untrusted"
     judged("bundle", file_of(tmp_path, GOOD), "--ak-name", "00" * 34, "--ak-name", AK_NAME.upper(), code=0)
 
@@ -233,6 +234,14 @@ def test_policy_that_changed_is_told_apart_from_a_host_that_did(tmp_path):
         "What the host measures has not changed since its last trusted evidence; the policy has."
     ]
     assert "policy diff" in facts["advice"][0]
+
+
+def test_host_that_changed_is_not_said_to_be_the_same_because_its_round_says_so(tmp_path):
+    told = TAMPERED.changed(kind=RoundKind.BLOCKED)
+    trusted = file_of(tmp_path, GOOD, "trusted.cbor")
+    facts = judged("bundle", file_of(tmp_path, told), "--trusted", trusted, code=1)["facts"]
+    assert facts["explanation"][0].startswith("PCR 4 holds a value that its log does not explain")
+    assert "policy diff" not in facts["advice"][0]
 
 
 def test_standard_input_is_read():
