@@ -27,6 +27,10 @@ static: ## linters, types, import rules, generated files, manifests
 	$(PY) tools/generate_reference.py --check
 	$(PY) tools/chart_check.py
 
+.PHONY: chart-test
+chart-test: setup ## the chart's own tests, by helm-unittest; the first time it is built
+	$$($(PY) tools/control_plane/build.py helm-unittest | cut -d' ' -f2) --strict charts/chatelaine
+
 .PHONY: test-unit
 test-unit: ## everything that needs no other process: examples, properties, state machines
 	$(PY) -m pytest -n $(WORKERS) tests/unit

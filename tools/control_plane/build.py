@@ -55,7 +55,7 @@ class Tool:
     """Linker variables that get the version; `{version}`, `{major}` and `{minor}` are filled in."""
 
     everyday: bool = True
-    """Is it built by `make setup`? What only a cluster with a node needs is built when one is started."""
+    """Is it built by `make setup`? The others are built when they are asked for."""
 
 
 _KUBERNETES_STAMP = tuple(
@@ -78,6 +78,12 @@ TOOLS = {
         Tool("pause", "control-plane/pause", "kubernetes", everyday=False),
         Tool("coredns", "coredns", "coredns", everyday=False),
         Tool("helm", "helm.sh/helm/v3/cmd/helm", "helm", ("helm.sh/helm/v3/internal/version.version=v{version}",)),
+        Tool(
+            "helm-unittest",
+            "github.com/helm-unittest/helm-unittest/cmd/helm-unittest",
+            "helm-unittest",
+            everyday=False,
+        ),
         Tool("cyclonus", "github.com/mattfenwick/cyclonus/cmd/cyclonus", "cyclonus"),
         Tool(
             "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", "kubeconform", ("main.version=v{version}",)
@@ -92,6 +98,7 @@ _PINNED = {
     "coredns": "github.com/coredns/coredns",
     "kubernetes": "k8s.io/kubernetes",
     "helm": "helm.sh/helm/v3",
+    "helm-unittest": "github.com/helm-unittest/helm-unittest",
     "cyclonus": "github.com/mattfenwick/cyclonus",
     "kubeconform": "github.com/yannh/kubeconform",
 }
