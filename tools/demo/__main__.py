@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 
+from tools.control_plane import build
 from tools.control_plane.embedded import exit_on_signals
 from tools.demo.narrator import Narrator
 from tools.demo.stage import Stage
@@ -43,15 +44,29 @@ def main() -> int:
 
 
 def _linger(stage: Stage, narrator: Narrator) -> None:
+    operator = stage.operator
+    assert operator is not None
+    live = f"--state-dir {operator.state} --kubeconfig {operator.kubeconfig}"
     narrator.console.print(
         f"""
-Everything keeps running; Ctrl-C ends it. Things to try in another terminal:
+Everything keeps running; Ctrl-C ends it. Things to try in another terminal, in this folder:
 
   export KUBECONFIG={stage.control_plane.kubeconfig}
+  export PATH={ROOT / ".venv" / "bin"}:{build.require("kubectl").parent}:$PATH
   kubectl get hsms,hsmclaims,attestationpolicies -A
   kubectl -n payments describe hsmclaim checkout
   kubectl get networkpolicies -A
   kubectl get hsm hsm-b -o yaml
+
+  chatelaine evidence list --state-dir {operator.state}
+  chatelaine verify bundle {operator.state}/evidence
+  chatelaine policy capture hsm-b --output mine.yaml {live}
+  chatelaine policy diff {stage.policy_file} mine.yaml
+  chatelaine policy diff --live mine.yaml {live}
+
+In docs/how-to/write-your-first-policy.md, for `kubectl exec` into the operator's pod, say:
+
+  chatelaine_in_pod() {{ chatelaine "$@" {live}; }}
 """,
         markup=False,
     )

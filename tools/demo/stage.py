@@ -31,6 +31,7 @@ class Stage:
         self.control_plane = ControlPlane(directory / "control-plane")
         self.hosts: dict[str, HsmHost] = {}
         self.operator: Operator | None = None
+        self.policy_file = directory / "policy.yaml"
         self._pods = 0
 
     def start_control_plane(self) -> None:
@@ -64,9 +65,8 @@ class Stage:
 
     def try_policy(self, manifest: str) -> str:
         """`chatelaine policy diff --live`: what would become of the hosts."""
-        file = self.directory / "policy.yaml"
-        file.write_text(manifest)
-        return self._policy("diff", "--live", str(file))[0]
+        self.policy_file.write_text(manifest)
+        return self._policy("diff", "--live", str(self.policy_file))[0]
 
     def _policy(self, *arguments: str) -> tuple[str, str]:
         assert self.operator is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import urllib.request
 from functools import partial
+from typing import Any
 
 from tools.control_plane.processes import StartError
 from tools.demo.narrator import Narrator
@@ -14,7 +15,6 @@ from tools.lab.system import exchange_when_known
 from tools.lab.workload import Refusal, SigningClient
 
 MESSAGE = b"pay 10 EUR to the bakery"
-LINE_CHARACTERS = 160
 
 
 def tell(stage: Stage, narrator: Narrator) -> None:
@@ -70,7 +70,7 @@ def _approve(stage: Stage, narrator: Narrator) -> None:
     with narrator.step("a policy is captured from the hosts: fresh quotes, boot logs that replay to them"):
         manifest, report = stage.capture_policy()
         for line in report.splitlines():
-            narrator.say(line[:LINE_CHARACTERS])
+            narrator.say(line)
         narrator.console.print(manifest, markup=False, style="dim")
     with narrator.step("what would become of the hosts is asked before it is applied; then it is"):
         for line in stage.try_policy(manifest).splitlines():
@@ -79,7 +79,12 @@ def _approve(stage: Stage, narrator: Narrator) -> None:
         for name in HOSTS:
             found = wait_condition(partial(stage.hsm, name), "Ready", "True")
             attestation = found["status"]["attestation"]
-            narrator.result(f"{name}: {attestation['verdict']}, epoch {attestation['epoch']}")
+            narrator.result(f"{name}: {attestation['verdict']}, {_epoch(attestation)}")
+
+
+def _epoch(attestation: dict[str, Any]) -> str:
+    epoch = attestation["epoch"]
+    return f"admission {epoch['generation']}, TPM reset {epoch['resetCount']}"
 
 
 def _bind_and_sign(stage: Stage, narrator: Narrator) -> SigningClient:
@@ -201,9 +206,8 @@ def _readmit(stage: Stage, narrator: Narrator) -> None:
         refuted = stage.hsm(hsm)["status"]["attestation"]["evidenceDigest"]
         stage.control_plane.kubectl("annotate", "--overwrite", "hsm", hsm, f"chatelaine.dev/readmit={refuted}")
         found = wait_condition(lambda: stage.hsm(hsm), "Ready", "True")
-        narrator.result(
-            f"{hsm}: {found['status']['attestation']['verdict']}, epoch {found['status']['attestation']['epoch']}"
-        )
+        attestation = found["status"]["attestation"]
+        narrator.result(f"{hsm}: {attestation['verdict']}, {_epoch(attestation)}")
     with narrator.step("checkout serves again"):
         wait_condition(lambda: stage.claim("checkout"), "Ready", "True")
         client, token = stage.client("checkout")
