@@ -10,7 +10,7 @@ import sys
 from tools.control_plane import build
 from tools.control_plane.embedded import exit_on_signals
 from tools.demo.narrator import Narrator
-from tools.demo.stage import Stage
+from tools.demo.stage import EXAMPLES, Stage
 from tools.demo.story import tell
 from tools.lab.folder import throw_away_folder
 from tools.lab.installation import ROOT
@@ -60,7 +60,7 @@ Everything keeps running; Ctrl-C ends it. Things to try in another terminal, in 
 
   chatelaine evidence list --state-dir {operator.state}
   chatelaine verify bundle {operator.state}/evidence
-  chatelaine policy capture hsm-b --output mine.yaml {live}
+  chatelaine policy capture hsm-b --base {EXAMPLES / "rules.yaml"} --output mine.yaml {live}
   chatelaine policy diff {stage.policy_file} mine.yaml
   chatelaine policy diff --live mine.yaml {live}
 
