@@ -7,7 +7,7 @@ counted instead, and says nothing about any subject.)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cryptography import x509
@@ -67,6 +67,14 @@ def refusal(check: str, error: EvidenceError) -> Finding:
     return Finding(check, outcome, error.reason, error.detail, expected=error.expected, found=error.found)
 
 
+def unless_fetched(found: Finding, policy: AttestationPolicySpec, reference: ReferenceValues | None) -> Finding:
+    """A PCR without a good value, where the policy's reference values may name it and are not at hand: open."""
+    if found.reason != "PcrMismatch" or policy.reference_values is None or reference is not None:
+        return found
+    detail = f"{found.detail}; the policy's reference values, which may name it, are not at hand"
+    return replace(found, outcome=Outcome.CANNOT_TELL, detail=detail)
+
+
 # --- quotes ---------------------------------------------------------------------------------------------------
 
 
@@ -118,7 +126,9 @@ def judge_quote(case: QuoteCase) -> Report:
         *_key_findings(case, key),
     ]
     if case.policy is not None:
-        findings.append(all_of("policy", [rule.judge_quote(quote) for rule in pcr_rules(case.policy, case.reference)]))
+        compared = [rule.judge_quote(quote) for rule in pcr_rules(case.policy, case.reference)]
+        found = [unless_fetched(finding, case.policy, case.reference) for finding in compared]
+        findings.append(all_of("policy", found))
         if case.policy.hsm is not None:
             detail = "the policy's rules for the HSM are not about a quote; they were not judged"
             findings.append(Finding("hsm rules", Outcome.HOLDS, "OutsideOfQuote", detail))

@@ -13,7 +13,7 @@ from typing import Final
 from chatelaine.appraisal.appraise import pcr_rules
 from chatelaine.appraisal.boot_rules import authority_name, boot_rules
 from chatelaine.appraisal.event_words import words_of
-from chatelaine.appraisal.offline import Report, refusal
+from chatelaine.appraisal.offline import Report, refusal, unless_fetched
 from chatelaine.appraisal.rules import PcrRule
 from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.boot_log import VerifiedBootLog, match_boot_log
@@ -151,14 +151,16 @@ def _policy_finding(
     shown: VerifiedBootLog | EvidenceError,
     values: Mapping[int, bytes],
 ) -> Finding:
-    findings = [_pcr_finding(pcr_rules(policy, reference), values)]
+    unfetched = policy.reference_values is not None and reference is None
+    compared = _pcr_findings(pcr_rules(policy, reference), values)
+    findings = [all_of("pcrs", [unless_fetched(finding, policy, reference) for finding in compared])]
     findings += [
         rule.judge_log(shown) if isinstance(shown, VerifiedBootLog) else _unusable(shown)
         for rule in boot_rules(policy.tpm, reference)
     ]
-    if policy.reference_values is not None and reference is None:
-        detail = "the policy's reference values were not fetched: only what stands in the policy was judged"
-        findings.append(Finding("reference values", Outcome.HOLDS, "ReferenceValuesNotFetched", detail))
+    if unfetched:
+        detail = "the policy's reference values were not fetched; what they ask for besides cannot be told"
+        findings.append(Finding("reference values", Outcome.CANNOT_TELL, "ReferenceValuesNotFetched", detail))
     return all_of("policy", findings)
 
 
@@ -167,7 +169,7 @@ def _unusable(error: EvidenceError) -> Finding:
     return Finding("event log", outcome, error.reason, error.detail, expected=error.expected, found=error.found)
 
 
-def _pcr_finding(rules: Iterable[PcrRule], values: Mapping[int, bytes]) -> Finding:
+def _pcr_findings(rules: Iterable[PcrRule], values: Mapping[int, bytes]) -> list[Finding]:
     findings = []
     for rule in rules:
         check, expected = f"pcr {rule.bank.value}:{rule.index}", " or ".join(rule.any_of)
@@ -180,7 +182,7 @@ def _pcr_finding(rules: Iterable[PcrRule], values: Mapping[int, bytes]) -> Findi
         else:
             detail = f"PCR {rule.index} has none of the good values"
             findings.append(Finding(check, Outcome.REFUTED, "PcrMismatch", detail, expected, value.hex()))
-    return all_of("pcrs", findings)
+    return findings
 
 
 # --- facts ----------------------------------------------------------------------------------------------------

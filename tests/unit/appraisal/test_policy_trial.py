@@ -65,4 +65,10 @@ def test_entry_that_the_reference_values_want_in_dbx_is_missed() -> None:
 @pytest.mark.parametrize("given", [True, False])
 def test_reference_values_are_said_to_be_missing_only_where_they_are(given: bool) -> None:
     found = tried(values() if given else None, good=VALUES[4])
-    assert bool(outcomes(found, "ReferenceValuesNotFetched")) is not given
+    assert outcomes(found, "ReferenceValuesNotFetched") == (set() if given else {Outcome.CANNOT_TELL})
+
+
+def test_value_that_unfetched_reference_values_may_name_is_not_refuted() -> None:
+    found = tried(None)
+    assert outcomes(found, "PcrMismatch") == {Outcome.CANNOT_TELL}
+    assert found.outcome is Outcome.CANNOT_TELL
