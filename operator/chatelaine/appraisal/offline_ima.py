@@ -58,6 +58,10 @@ def judge_ima_list(case: ImaCase) -> Report:
         return Report(all_of("ima-list", [refusal("replay", error)]), {"form": _form(case)})
     detail = f"PCR 10 has its value after {len(ima.entries)} entries; what follows is not judged"
     findings = [Finding("replay", Outcome.HOLDS, "ImaPrefixMatches", detail, found=case.pcr10.hex())]
+    if case.rules is None and case.files is None and not ima.entries:
+        detail = "PCR 10 was never extended: whatever is given as a list has this beginning, and nothing of it shows"
+        finding = Finding("replay", Outcome.CANNOT_TELL, "ImaNothingMeasured", detail, found=case.pcr10.hex())
+        return Report(all_of("ima-list", [finding]), _facts(case, ima))
     if case.rules is None and case.files is None:
         detail = "neither an allow-list nor a policy was given: the files were not judged"
         findings.append(Finding("files", Outcome.HOLDS, "ImaFilesNotJudged", detail))

@@ -187,7 +187,7 @@ class PeerClient:
                     raise PeerRefused(_problem(response.status, body), body)
                 return body, spki, not_after
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-            raise PeerNotAuthenticated(f"{self._where()}: {error}") from error
+            raise PeerNotAuthenticated(f"{self._where()}: {_why(error)}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise PeerUnreachable(f"{self._where()}: {_why(error)}") from error
 
@@ -227,7 +227,7 @@ class PeerClient:
         except MessageError as error:
             raise PeerMalformed(f"{path}: a line is {error}") from error
         except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-            raise PeerNotAuthenticated(f"{self._where()}: {error}") from error
+            raise PeerNotAuthenticated(f"{self._where()}: {_why(error)}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise PeerUnreachable(f"{self._where()}: {_why(error)}") from error
 
@@ -311,6 +311,11 @@ async def _line(response: aiohttp.ClientResponse, path: str) -> bytes:
 
 
 def _why(error: Exception) -> str:
+    """As short as it can be said; the library's own words hold addresses of objects, which differ in each process."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return str(error.certificate_error)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or type(error.os_error).__name__
     return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 

@@ -87,6 +87,13 @@ def test_broken_list_or_value_is_refused(changed, reason):
     assert (found.verdict, reasons(found)) == (Verdict.UNTRUSTED, [reason])
 
 
+@pytest.mark.parametrize("data", [b"", b"apiVersion: v1\n", b"\0" * 64])
+def test_any_file_is_no_list_of_a_pcr_that_was_never_extended(data):
+    found = judged(PaperIma(), data=data, pcr10=bytes(32))
+    assert found.verdict is Verdict.UNKNOWN
+    assert reasons(found) == ["ImaNothingMeasured"]
+
+
 def test_empty_list_of_an_untouched_pcr_shows_nothing_and_is_refused_by_rules():
     found = judged(PaperIma(), files=GOOD)
     assert "ImaNothingMeasured" in reasons(found)
