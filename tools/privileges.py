@@ -46,7 +46,7 @@ REASONS = {
         "always; `stateDir` says where",
     ),
     "init container folders: root, with CHOWN and FOWNER": (
-        "Makes three folders in it for our user, mode 0700. It runs one command of coreutils and ends.",
+        "Makes three folders in it for our user, mode 0700. It runs one command and ends.",
         "always",
     ),
     "device /dev/tpmrm0 of the node": (

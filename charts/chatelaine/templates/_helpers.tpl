@@ -23,8 +23,9 @@ app.kubernetes.io/component: operator
 
 {{- define "chatelaine.evaluationImage" -}}
 {{- $own := .Values.evaluation.image -}}
-{{- $tag := $own.tag | default (printf "%s-evaluation" (.Values.image.tag | default .Chart.AppVersion)) -}}
-{{ $own.repository | default .Values.image.repository }}:{{ $tag }}{{ with $own.digest }}@{{ . }}{{ end }}
+{{- $repository := $own.repository | default (printf "%s-evaluation" .Values.image.repository) -}}
+{{- $tag := $own.tag | default .Values.image.tag | default .Chart.AppVersion -}}
+{{ $repository }}:{{ $tag }}{{ with $own.digest }}@{{ . }}{{ end }}
 {{- end }}
 
 {{- define "chatelaine.pullSecrets" -}}

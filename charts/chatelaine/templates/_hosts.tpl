@@ -33,8 +33,7 @@ host-{{ .host.name }}
     - --namespace={{ .root.Release.Namespace }}
     - --state-dir=/var/lib/chatelaine
   {{- else }}
-  command: [sh, -c, "until [ -s agent/tls/chain.pem ]; do sleep 1; done"]
-  workingDir: /var/lib/chatelaine
+  args: [host, await, --state-dir=/var/lib/chatelaine/agent]
   {{- end }}
   resources: {{- toYaml .root.Values.hostDefaults.resources.agent | nindent 4 }}
   securityContext: {{- include "chatelaine.restrictedContainer" .root | nindent 4 }}

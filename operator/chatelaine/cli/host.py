@@ -1,4 +1,4 @@
-"""`chatelaine host invite`, `host join` and `host enter`: how a host becomes one of ours.
+"""`chatelaine host invite`, `host join` and `host enter`: how a host becomes one of ours; and what its pods do before.
 
 The token is a secret: it goes to standard output and comes from standard input or a file, never through an argument,
 which every user of a machine can read.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 import sys
 import time
 from pathlib import Path
@@ -77,6 +78,7 @@ def enter(
     from chatelaine.cli.host_enter import Entry, enter_host
     from chatelaine.kube.errors import KubeError
 
+    _end_when_told()
     entry = Entry(name, state_dir, namespace, kubeconfig, patience_seconds)
     try:
         joined = asyncio.run(
@@ -93,6 +95,43 @@ def enter(
     typer.echo(f"{name} has joined" if joined else f"{name} keeps the certificates that it has")
 
 
+@app.command()
+def folders(
+    state_dir: Annotated[Path, typer.Option(help="Gets agent, gateway and run.")],
+    owner: Annotated[int, typer.Option(min=1, help="Number of the user and group that they are for.")],
+) -> None:
+    """Make the folders of a host in a pod, as root; nobody but OWNER may look into them."""
+    from chatelaine.cli.host_pod import make_folders
+
+    try:
+        make_folders(state_dir, owner)
+    except OSError as error:
+        raise _failed(str(error)) from error
+
+
+@app.command()
+def pin(
+    source: Annotated[Path, typer.Argument(help="File of a Secret's volume.")],
+    target: Annotated[Path, typer.Argument(help="File that the gateway is told of.")],
+) -> None:
+    """Copy a PIN out of a Secret's volume in a pod: mode 0400, our own, as the gateway wants it."""
+    from chatelaine.cli.host_pod import copy_pin
+
+    try:
+        copy_pin(source, target)
+    except (OSError, ValueError) as error:
+        raise _failed(str(error)) from error
+
+
+@app.command("await")
+def await_(state_dir: Annotated[Path, typer.Option(help="Folder of the agent or of the gateway.")]) -> None:
+    """Wait until somebody has let the host join."""
+    from chatelaine.cli.host_pod import await_join
+
+    _end_when_told()
+    await_join(state_dir)
+
+
 def _token(token_file: Path | None) -> str:
     """The token, bounded: what is longer is no token."""
     limit = MAX_TOKEN_CHARACTERS + 2
@@ -103,6 +142,11 @@ def _token(token_file: Path | None) -> str:
         return sys.stdin.read(limit)
     with token_file.open("r", encoding="ascii", errors="replace") as file:
         return file.read(limit)
+
+
+def _end_when_told() -> None:
+    """The first process of a container, which waits, would not hear SIGTERM otherwise."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _failed(message: str) -> typer.Exit:
