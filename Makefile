@@ -51,6 +51,20 @@ test-faults: ## crashes between every two actions, API faults
 test-fuzz: ## a bounded run of every parser's fuzzer, with the inputs that are kept
 	$(PY) -m pytest -n $(WORKERS) tests/fuzz
 
+.PHONY: image
+image: setup ## the image (and the one for evaluation) as OCI archives in build/image, without an engine; TAG=dev
+	$(PY) -m tools.image --tag $(or $(TAG),dev)
+	$(PY) -m tools.image --tag $(or $(TAG),dev) --evaluation
+
+.PHONY: cluster
+cluster: setup image ## a cluster of one node with both images in it, until Ctrl-C; prints its kubeconfig. As root
+	$(PY) -m tools.cluster --directory build/cluster \
+	  --image build/image/chatelaine.tar --image build/image/chatelaine-evaluation.tar
+
+.PHONY: e2e
+e2e: setup ## pods of our image in a cluster of one node, NetworkPolicies enforced. As root
+	$(PY) -m pytest tests/e2e
+
 PURE_ROOMS := model evidence appraisal release reconcile tokens
 .PHONY: coverage
 coverage: setup ## branch coverage of the pure rooms by their unit tests; a lamp, no goal

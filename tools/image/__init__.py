@@ -1,0 +1,1 @@
+"""The product as an OCI image, made without a container engine."""
