@@ -95,7 +95,11 @@ def test_boot_is_compared_with_no_round_that_is_not_a_trusted_one_of_this_host(t
     assert "no trusted round of the TPM" in " ".join(done.stderr.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("name", ["zz", "000b", AK_NAME[:-2], f"sha256:{AK_NAME}"])
+@pytest.mark.parametrize(
+    "name",
+    ["zz", "000b", AK_NAME[:-2], f"sha256:{AK_NAME}"],
+    ids=["no hexadecimal", "no digest", "cut", "another form"],
+)
 def test_what_is_no_tpm_name_is_wrong_usage_and_accuses_nobody(tmp_path, name):
     run("bundle", file_of(tmp_path, GOOD), "--ak-name", name, code=64)
 
