@@ -16,9 +16,9 @@ from chatelaine.evidence import tpm_algorithms as alg
 from chatelaine.evidence.binding import Binding, quote_extra_data
 from chatelaine.evidence.hsm_statement import statement_to_sign
 from chatelaine.evidence.inventory import decode_inventory, encode_inventory, inventory_digest
-from chatelaine.evidence.tpm_public import TPM_RH_ENDORSEMENT, parse_public
+from chatelaine.evidence.tpm_public import MAX_POLICY_BYTES, MAX_PUBLIC_BYTES, TPM_RH_ENDORSEMENT, parse_public
 from chatelaine.evidence.tpm_quote import AttestationKey, VerifiedQuote, check_endorsement_hierarchy, verify_quote
-from chatelaine.evidence.tpm_types import Selection, parse_signature
+from chatelaine.evidence.tpm_types import Selection, parse_quote, parse_signature
 from chatelaine.model.tpm_policy import Bank
 from support import paper_tpm
 from support.paper_host import PaperHost, raw_sign, spki, token_key
@@ -178,6 +178,27 @@ def test_refusals_of_a_public_area_tell_what_was_expected_and_found() -> None:
         with pytest.raises(error) as refusal:
             parse_public(data)
         assert (refusal.value.expected, refusal.value.found) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (bytes(MAX_PUBLIC_BYTES + 1), "TPMT_PUBLIC is too long"),
+        (ek_public()[:2] + b"\0\x04" + ek_public()[4:], "nameAlg: this hash is not accepted"),
+        (ek_public()[:8] + sized(bytes(MAX_POLICY_BYTES + 1)), "TPMT_PUBLIC: authPolicy is too long"),
+    ],
+)
+def test_refusals_of_a_public_area_name_the_field(data: bytes, named: str) -> None:
+    with pytest.raises(errors.EvidenceError) as refusal:
+        parse_public(data)
+    assert refusal.value.detail == named
+
+
+@pytest.mark.parametrize(("parse", "data"), [(parse_quote, bytes(5)), (parse_signature, bytes(5))])
+def test_structures_that_end_within_their_heads_tell_how_long_they_are(parse: Any, data: bytes) -> None:
+    with pytest.raises(errors.Truncated) as refusal:
+        parse(data)
+    assert refusal.value.found == "5 bytes"
 
 
 # --- encodings --------------------------------------------------------------------------------------------------

@@ -239,3 +239,23 @@ def test_inventory_with_a_field_of_another_kind_is_refused(changed):
 def test_inventory_that_is_none_is_refused(value):
     with pytest.raises(errors.Malformed):
         decode_inventory(cbor2.dumps(value, canonical=True))
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({}, (None, "dict")),
+        ([0] * (MAX_KEYS + 1), ("at most 8192", "8193")),
+        ([{"label": b"bytes"}], ("1024 characters", None)),
+        ([{"id": "text"}], ("at most 256 bytes", None)),
+        ([{"class": "certificate"}], ("['private', 'public', 'secret']", "certificate")),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_refusals_of_an_inventory_tell_what_was_expected_and_found(value, told):
+    (item,) = cbor2.loads(encode_inventory([token_key("a")]))
+    if isinstance(value, list) and isinstance(value[0], dict):
+        value = [item | value[0]]
+    with pytest.raises(errors.Malformed) as refusal:
+        decode_inventory(cbor2.dumps(value, canonical=True))
+    assert (refusal.value.expected, refusal.value.found) == told
