@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from chatelaine.evidence import endorsement, errors
-from chatelaine.evidence.endorsement import MAX_EK_CERTIFICATE_BYTES, roots_among, verify_endorsement
+from chatelaine.evidence.endorsement import MAX_EK_CERTIFICATE_BYTES, certified_key, roots_among, verify_endorsement
 from chatelaine.model.identifiers import digest_of
 from support.paper_tpm import rsa_key
 from support.vendors import Vendor
@@ -67,13 +67,15 @@ def test_certificate_of_another_vendor_of_the_same_name_is_refused() -> None:
 
 
 def test_certificate_of_another_tpm_is_refused() -> None:
-    with pytest.raises(errors.EndorsementKeyMismatch):
+    with pytest.raises(errors.EndorsementKeyMismatch) as refused:
         judged(ek="sha256:" + "0" * 64)
+    assert (refused.value.expected, refused.value.found) == ("sha256:" + "0" * 64, ek_digest())
 
 
 def test_attestation_key_certificate_offered_as_endorsement_is_refused() -> None:
-    with pytest.raises(errors.CertificateKindMismatch):
-        judged(vendor().certify(key(), signs=True))
+    for ask in (judged, certified_key):
+        with pytest.raises(errors.CertificateKindMismatch):
+            ask(vendor().certify(key(), signs=True))
 
 
 def test_intermediate_alone_is_no_root() -> None:
@@ -128,8 +130,22 @@ def test_dropped_vendor_is_not_remembered() -> None:
     ],
 )
 def test_bytes_that_are_no_certificate_are_refused(data: bytes, error: type[Exception]) -> None:
-    with pytest.raises(error):
-        judged(data)
+    for ask in (judged, certified_key):
+        with pytest.raises(error):
+            ask(data)
+
+
+def test_key_of_a_certificate_is_told_whoever_issued_it() -> None:
+    assert certified_key(Vendor("two", SINCE).certify(key())) == ek_digest()
+    assert certified_key(vendor().certify(key(1024))) != ek_digest()
+
+
+def test_certificate_of_its_bound_is_read() -> None:
+    """What follows the certificate is refused as that, and not for its length."""
+    longest = certificate() + bytes(MAX_EK_CERTIFICATE_BYTES - len(certificate()))
+    for ask in (judged, certified_key):
+        with pytest.raises(errors.CertificateMalformed):
+            ask(longest)
 
 
 def test_same_question_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
