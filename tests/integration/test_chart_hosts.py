@@ -219,7 +219,7 @@ GRANTED = {
     },
     "Role": {
         ("coordination.k8s.io", "leases"): "create get update",
-        ("", "secrets"): "create delete get list patch update",
+        ("", "secrets"): "create delete get update",
         ("", "configmaps"): "create get list patch watch",
     },
 }
