@@ -61,7 +61,11 @@ class Pods:
             subprocess.CalledProcessError: it failed.
         """
         command = ["exec", pod, "--namespace", self.namespace, "--", "python3", "-c", code, *arguments]
-        return self.cluster.kubectl(*command)
+        try:
+            return self.cluster.kubectl(*command)
+        except subprocess.CalledProcessError as error:
+            error.add_note(error.stderr)
+            raise
 
     def reaches(self, pod: str, host: str, port: int = PORT) -> bool:
         """Can the pod open a connection?"""
@@ -79,7 +83,8 @@ class Pods:
         return str(self.cluster.admin.read("v1", "Pod", name, self.namespace)["status"]["podIP"])
 
     def _create(self, name: str, labels: dict[str, str], **container: Any) -> Object:
-        main = {"name": "main", "image": self.image, "imagePullPolicy": "Never", "securityContext": _RESTRICTED}
+        main: Object = {"name": "main", "image": self.image, "imagePullPolicy": "Never", "securityContext": _RESTRICTED}
+        main["volumeMounts"] = [{"name": "scratch", "mountPath": "/tmp"}]
         return self.cluster.admin.create(
             {
                 "apiVersion": "v1",
@@ -90,6 +95,7 @@ class Pods:
                     "restartPolicy": "Never",
                     "terminationGracePeriodSeconds": 0,
                     "automountServiceAccountToken": False,
+                    "volumes": [{"name": "scratch", "emptyDir": {}}],
                 },
             }
         )

@@ -19,6 +19,14 @@ from tools.control_plane.processes import wait_until
 
 PREFIX = "chatelaine-sandbox"
 _NAME = re.compile(rf"{PREFIX}-(?P<pid>\d+)-(?P<started>\d+)-\d+")
+_CONTROLLERS = frozenset(
+    (
+        *("blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb"),
+        *("memory", "misc", "net_cls", "net_prio", "perf_event", "pids", "rdma"),
+    )
+)
+"""Of version 1; other words among a mount's options are not controllers."""
+
 _LEAF = "node"
 _EMPTY_SECONDS = 20.0
 _DEPTH = 6
@@ -44,9 +52,14 @@ class Hierarchy:
 
 def hierarchies() -> tuple[Hierarchy, ...]:
     """The hierarchies to use, as this process sees them: version 1 where there is any, else version 2."""
-    mounted = dict(_mounted())
+    return parsed(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text())
+
+
+def parsed(own: str, mounts: str) -> tuple[Hierarchy, ...]:
+    """The hierarchies to use, from the texts of /proc/self/cgroup and /proc/self/mountinfo."""
+    mounted = dict(_mounted(mounts))
     found = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in own.splitlines():
         _, controllers, path = line.split(":", 2)
         if (point := mounted.get(controllers)) is not None:
             found.append(Hierarchy(point, point / path.strip("/"), controllers))
@@ -162,9 +175,9 @@ def _without(folder: Path) -> bool:
     return not folder.exists()
 
 
-def _mounted() -> Iterator[tuple[str, Path]]:
+def _mounted(mounts: str) -> Iterator[tuple[str, Path]]:
     """Controllers and mount point of each hierarchy."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in mounts.splitlines():
         before, after = line.split(" - ", 1)
         root, point = before.split()[3:5]
         kind, _, options = after.split(" ", 2)
@@ -176,22 +189,7 @@ def _mounted() -> Iterator[tuple[str, Path]]:
 
 
 def _is_controller(word: str) -> bool:
-    return word.startswith("name=") or word in {
-        "blkio",
-        "cpu",
-        "cpuacct",
-        "cpuset",
-        "devices",
-        "freezer",
-        "hugetlb",
-        "memory",
-        "net_cls",
-        "net_prio",
-        "perf_event",
-        "pids",
-        "rdma",
-        "misc",
-    }
+    return word.startswith("name=") or word in _CONTROLLERS
 
 
 def _start_of(pid: int) -> str:

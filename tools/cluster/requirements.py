@@ -66,8 +66,7 @@ def _is_here(command: str) -> bool:
 
 
 def _apt(*arguments: str) -> None:
-    # A service that a package brings stays off: the node runs its own, in its own namespaces.
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", *arguments]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=_INSTALL_SECONDS

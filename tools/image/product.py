@@ -7,9 +7,12 @@ nothing is made twice, and nothing old is taken for new.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import inspect
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +32,7 @@ REPOSITORY = f"localhost/{NAME}"
 USER = 65532
 """Nobody in particular: no file of the image belongs to this user, and none may be written."""
 
+ENTRYPOINT = ("/usr/local/bin/chatelaine",)
 _STANDARD_LIBRARY = "usr/lib/python3.11"
 _COMMAND = b"""#!/usr/bin/python3
 import sys
@@ -44,7 +48,7 @@ _FILES = {
 }
 """Text files below /etc."""
 
-_ENVIRONMENT = (
+ENVIRONMENT = (
     ("PATH", oci.PATH),
     ("HOME", "/tmp"),  # what a container with a read-only root can be given to write to
     ("LANG", "C.UTF-8"),
@@ -70,21 +74,36 @@ def build(target: Path, tag: str, *, evaluation: bool = False) -> Built:
     Raises:
         DebianError, PythonError: a part could not be had.
     """
-    runtime = debian.packages(debian.RUNTIME)
-    base = _base(runtime)
-    dependencies = _dependencies(base)
-    layers = [base, dependencies, _product()]
-    if evaluation:
-        layers.append(_evaluation(runtime, base))
     name = f"{REPOSITORY}{'-evaluation' if evaluation else ''}:{tag}"
-    image = oci.Image(
-        tuple(layers),
-        ("/usr/local/bin/chatelaine",),
-        user=f"{USER}:{USER}",
-        environment=_ENVIRONMENT,
-        labels=(("org.opencontainers.image.title", NAME), ("org.opencontainers.image.version", tag)),
-    )
-    return Built(name, target, oci.write_archive(image, name, target))
+    labels = (("org.opencontainers.image.title", NAME), ("org.opencontainers.image.version", tag))
+    with _layers(evaluation=evaluation) as layers:
+        image = oci.Image(layers, ENTRYPOINT, user=f"{USER}:{USER}", environment=ENVIRONMENT, labels=labels)
+        return Built(name, target, oci.write_archive(image, name, target))
+
+
+def unpack(root: Path, *, evaluation: bool = False) -> None:
+    """Writes all files of the image into a new folder; what a Dockerfile builds an image from.
+
+    Raises:
+        DebianError, PythonError: a part could not be had.
+    """
+    root.mkdir(parents=True)
+    with _layers(evaluation=evaluation) as layers:
+        for one in layers:
+            subprocess.run(["tar", "--extract", "--preserve-permissions", "-C", root, "-f", one.path], check=True)
+
+
+@contextlib.contextmanager
+def _layers(*, evaluation: bool) -> Iterator[tuple[Layer, ...]]:
+    """The layers; nobody else changes the cache meanwhile."""
+    folder = cache_directory() / "layers"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        runtime = debian.packages(debian.RUNTIME)
+        base = _base(runtime)
+        layers = (base, _dependencies(base), _product())
+        yield (*layers, _evaluation(runtime, base)) if evaluation else layers
 
 
 def _base(packages: tuple[debian.Package, ...]) -> Layer:
@@ -122,7 +141,7 @@ def _product() -> Layer:
         python.install_product(ROOT, root)
         python.compile_below(root / python.TARGET, python.TARGET)
         yield from entries_of(root)
-        yield Entry("usr/local/bin/chatelaine", mode=0o755, content=_COMMAND)
+        yield Entry(ENTRYPOINT[0].lstrip("/"), mode=0o755, content=_COMMAND)
 
     sources = (path.read_bytes() for path in sorted((ROOT / "operator").rglob("*")) if path.is_file())
     digests = (hashlib.sha256(source).hexdigest() for source in sources)
@@ -155,7 +174,6 @@ def _cached(
     if target.exists():
         return layer_at(target, name)
     print(f"image: making the layer {name}", file=sys.stderr, flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}-") as scratch:
         made = write_layer(content(Path(scratch)), target, name)
     for other in folder.glob(f"{name}-*.tar"):

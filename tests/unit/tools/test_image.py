@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from tools.image import debian
+from tools.image import debian, product
 from tools.image.layer import Entry, Layer, content_digests, entries_of, folder_entry, write_layer
 from tools.image.locked import read, runtime_requirements
 from tools.image.oci import Image, write_archive
@@ -179,3 +179,13 @@ def test_nothing_is_setuid(tmp_path: Path) -> None:
     (tmp_path / "su").chmod(0o6755)
     (entry,) = debian.entries(tmp_path)
     assert (entry.mode, entry.owner) == (0o755, (0, 0))
+
+
+def test_the_dockerfile_starts_the_same_process_as_the_archive() -> None:
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
+    last = {word: rest for word, rest in lines if word in ("ENV", "USER", "ENTRYPOINT")}
+    assert last["ENV"].split() == [f"{name}={value}" for name, value in product.ENVIRONMENT]
+    assert last["USER"] == f"{product.USER}:{product.USER}"
+    assert tuple(json.loads(last["ENTRYPOINT"])) == product.ENTRYPOINT
+    assert f"FROM debian:{debian.SUITE} AS build" in text
