@@ -196,11 +196,25 @@ def test_firmware_in_its_debug_mode_is_shown():
     assert facts(boot.data).secure_boot.debug_mode
 
 
-def test_boot_loader_that_was_told_to_verify_nothing_is_shown():
+@pytest.mark.parametrize(
+    ("name", "content", "off"),
+    [
+        ("MokSBState", b"\x01", True),
+        ("MokSBState", b" ", True),
+        ("MokSBState", b"X", True),
+        ("MokSBState", b"\x00\x01", True),
+        ("MokSBState", b"\x00", False),
+        ("MokSBState", b"", False),
+        ("SbatLevel", b"\x01", False),
+        ("MokListTrusted", b"\x01", False),
+    ],
+)
+def test_boot_loader_that_was_told_to_verify_nothing_is_shown(name, content, off):
     boot = secure_boot()
-    boot.entry(b"\x01", "MokSBState", SHIM_LOCK)
+    boot.entry(content, name, SHIM_LOCK)
+    boot.entry(b"\x00", "MokPolicy", SHIM_LOCK)
     shown = facts(boot.data).secure_boot
-    assert shown.validation_off
+    assert shown.validation_off is off
     assert not shown.authorities_gap
 
 
