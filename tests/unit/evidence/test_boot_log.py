@@ -9,7 +9,7 @@ import pytest
 from tools.lab import event_log_writer as tcg
 from tools.lab.firmware import OWNER
 
-from chatelaine.evidence import errors
+from chatelaine.evidence import boot_log, errors
 from chatelaine.evidence.boot_log import CACHED_LOG_BYTES, MAX_KEPT_BYTES, match_boot_log, verify_boot_log
 from chatelaine.evidence.event_log import parse_event_log, replay
 from chatelaine.evidence.tpm_quote import VerifiedQuote
@@ -83,6 +83,28 @@ def test_long_log_is_verified_as_well():
     assert verified(boot.data).facts.secure_boot.state is SecureBootState.ENABLED
 
 
+@pytest.mark.parametrize(
+    ("bound", "short"), [("MAX_KEPT_BYTES", 0), ("MAX_KEPT_BYTES", 1), ("CACHED_LOG_BYTES", 0), ("CACHED_LOG_BYTES", 1)]
+)
+def test_logs_are_kept_up_to_what_they_take_in_memory(monkeypatch, bound, short):
+    """Counted by what is held of one: events and digests, entries of databases, images, partitions, characters."""
+    boot = PaperBoot()
+    boot.measure(2, tcg.EV_IPL, f"{bound} {short}".encode())
+    boot.config("SecureBoot", b"\x01")
+    boot.databases()
+    boot.separate(7)
+    boot.entry(b"\x55" * 32)
+    boot.entry(b"\x66" * 32)
+    boot.measure(5, tcg.EV_EFI_GPT_EVENT, tcg.partition_table(OWNER, [(OWNER, OWNER, "a")] * 5))
+    boot.measure(8, tcg.EV_IPL, b"/vmlinuz ro")
+    boot.measure(8, tcg.EV_IPL, b"/vmlinuz quiet")
+    entries = 1 + 1 + 1 + 3 + 2 + 5 + 1  # PK, KEK, db, dbx, authorities, partitions, images
+    held = 2 * len(boot.data) + 12 * (400 + 2 * 96) + entries * 240 + (len("/vmlinuz ro") + len("/vmlinuz quiet")) * 32
+    exact = {"MAX_KEPT_BYTES": held, "CACHED_LOG_BYTES": len(boot.data)}[bound]
+    monkeypatch.setattr(boot_log, bound, exact - short)
+    assert (verified(boot.data) is verified(boot.data)) is (short == 0)
+
+
 def hostile(letter: bytes) -> dict[str, bytes]:
     """Logs that take much more memory than they are long, each another one by its letter."""
     events, lines, lists = (PaperBoot(banks=(tcg.SHA256,)) for _ in range(3))
@@ -127,6 +149,8 @@ def test_images_are_what_was_measured_besides_separators_and_known_texts():
         (4, hashlib.sha256(b"boot loader 1.0").digest()),
         (4, hashlib.sha256(b"kernel 1.0").digest()),
     ]
+    measured = {event.number: event.pcr for event in parse_event_log(lab_log(option_roms=(b"rom",))).events}
+    assert [measured[image.number] for image in shown.images] == [2, 4, 4]
     assert [image.digest for image in shown.option_roms] == [hashlib.sha256(b"rom").digest()]
 
 

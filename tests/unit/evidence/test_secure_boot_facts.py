@@ -244,6 +244,7 @@ def test_authorities_of_firmware_and_of_shim_are_read():
     boot.entry(b"\x66" * 32)
     boot.entry(b"sbat,1,2021030218\n", "SbatLevel", SHIM_LOCK)
     digest = hashlib.sha256(CERTIFICATE).digest()
+    assert [authority.number for authority in facts(boot.data).secure_boot.authorities] == [7, 8, 9, 10]
     assert authorities(boot) == [
         ("db", "Certificate", digest),
         ("Shim", "Certificate", digest),
@@ -267,6 +268,18 @@ def test_authority_padded_by_an_old_boot_loader_is_read():
     measured = tcg.variable(tcg.IMAGE_SECURITY, "db", CERTIFICATE) + bytes(5)
     boot.measure(7, tcg.EV_EFI_VARIABLE_AUTHORITY, measured + b"\xaf", measured)
     assert authorities(boot) == [("db", "Certificate", hashlib.sha256(CERTIFICATE).digest())]
+
+
+def test_of_what_an_old_boot_loader_logs_beside_what_it_measures_one_byte_is_left_out_and_no_more():
+    boot = secure_boot()
+    for measured in (
+        tcg.variable(tcg.IMAGE_SECURITY, "db", b"\x66" * 32),
+        tcg.variable(SHIM_LOCK, "Shim", CERTIFICATE),
+    ):
+        boot.measure(7, tcg.EV_EFI_VARIABLE_AUTHORITY, measured + b"\xaf", measured)
+    assert [digest for _, _, digest in authorities(boot)] == [b"\x66" * 32, hashlib.sha256(CERTIFICATE).digest()]
+    boot.measure(7, tcg.EV_EFI_VARIABLE_AUTHORITY, measured + b"\xaf\xaf", measured)
+    assert facts(boot.data).secure_boot.authorities_gap
 
 
 @pytest.mark.parametrize(
