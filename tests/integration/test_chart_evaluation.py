@@ -44,8 +44,8 @@ class Pod:
             "/var/lib/chatelaine": str(folder / "state"),
             "/run/chatelaine": str(folder / "run"),
             "/opt/evaluation": str(folder / "evaluation"),
-            "[::]:8443": f"{address}:{self.ports[8443]}",
-            "[::]:8444": f"127.0.0.1:{self.ports[8444]}",
+            "0.0.0.0:8443": f"{address}:{self.ports[8443]}",
+            "0.0.0.0:8444": f"127.0.0.1:{self.ports[8444]}",
         }
         for name in ("state", "run", "evaluation"):
             (folder / name).mkdir()

@@ -133,3 +133,8 @@ topologySpreadConstraints:
 {{ include "chatelaine.egressTo" .Values.networkPolicies.apiServer }}
 {{- end }}
 {{- end }}
+
+{{- /* A process listens to one family of addresses: the one that pods are reached by. */ -}}
+{{- define "chatelaine.anyAddress" -}}
+{{ eq .Values.ipFamily "IPv6" | ternary "[::]" "0.0.0.0" }}
+{{- end }}

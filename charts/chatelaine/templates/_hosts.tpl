@@ -67,7 +67,7 @@ host-{{ .host.name }}
     - --state-dir=/var/lib/chatelaine/gateway
     - --tls-dir=/var/lib/chatelaine/gateway/tls
     - --local-socket=/run/chatelaine/gateway.sock
-    - --listen=[::]:8443
+    - --listen={{ include "chatelaine.anyAddress" .root }}:8443
     - --module={{ .host.pkcs11.module }}
     - --token-uri={{ .host.pkcs11.token }}
     {{- with .host.pkcs11.serial }}
@@ -103,7 +103,7 @@ host-{{ .host.name }}
     - --host-name={{ .host.name }}
     - --state-dir=/var/lib/chatelaine/agent
     - --gateway-socket=/run/chatelaine/gateway.sock
-    - --listen=[::]:8444
+    - --listen={{ include "chatelaine.anyAddress" .root }}:8444
     - --tcti={{ .tcti }}
     - --log-level={{ .root.Values.hostDefaults.logLevel }}
   ports:
