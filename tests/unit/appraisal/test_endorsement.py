@@ -122,3 +122,33 @@ def test_activated_key_decides_and_not_the_certified_one() -> None:
 )
 def test_what_cannot_be_told_lets_nobody_in_and_refutes_nobody(judged: Any, reason: str) -> None:
     assert (judged().outcome, judged().reason) == (Outcome.CANNOT_TELL, reason)
+
+
+MANY = ["sha256:" + f"{number:064x}" for number in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("judged", "reason", "expected", "found_"),
+    [
+        (lambda: endorsement_finding(EK, None, policy(None), at=AT), "ApprovedIdentityDecides", None, EK),
+        (lambda: found(None, listed=EK), "EndorsementListed", None, EK),
+        (lambda: endorsement_finding(EK, None, policy({}), at=AT), "EndorsementNotListed", "none", EK),
+        (lambda: endorsement_finding(EK, None, policy({"listed": [{"ekDigest": one} for one in MANY]}), at=AT),
+         "EndorsementNotListed", ", ".join(MANY[:8]), EK),
+        (lambda: found(None), "EndorsementUnknown", None, EK),
+        (lambda: found(certificate()), "EndorsementChains", None, EK),
+        (lambda: found(certificate(), ek=OTHER), "EndorsementKeyMismatch", OTHER, OTHER),
+        (lambda: found(NONE_SHOWN), "CertificateAbsent", "", EK),
+    ],
+)  # fmt: skip
+def test_each_answer_tells_what_was_expected_and_found(
+    judged: Any, reason: str, expected: str | None, found_: str
+) -> None:
+    finding = judged()
+    assert (finding.check, finding.reason) == ("endorsement", reason)
+    assert (finding.expected, finding.found) == (expected, found_)
+
+
+def test_one_of_several_listed_keys_is_enough() -> None:
+    rules = policy({"listed": [{"ekDigest": OTHER}, {"ekDigest": EK}]})
+    assert endorsement_finding(EK, None, rules, at=AT).reason == "EndorsementListed"
