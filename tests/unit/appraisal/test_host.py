@@ -48,7 +48,7 @@ def test_verdict_names_its_subject_its_policy_and_its_time() -> None:
     assert (found.evidence_digest, found.reference_digest) == (EVIDENCE.evidence_digest, REFERENCE.digest)
     assert judged().reference_digest is None
     assert "statement" in found.compared
-    assert [child.check for child in found.findings.children] == ["endorsement", "policy base"]
+    assert [child.check for child in found.findings.children] == ["endorsement", "appraisal"]
     assert found.findings.check == "host"
 
 
@@ -80,7 +80,7 @@ def test_good_endorsement_does_not_make_up_for_a_wrong_pcr() -> None:
 def with_ima(ima: ImaFindings | None = None, **changed: Any) -> tuple[Verdict, str]:
     values = [{"index": index, "anyOf": [value.hex()]} for index, value in PCRS.items()]
     found = judged(ima, tpm={"pcrs": {"bank": "Sha256", "values": values}, "ima": {}}, **changed)
-    return found.verdict, found.findings.children[1].children[-1].reason
+    return found.verdict, found.findings.children[1].children[0].children[-1].reason
 
 
 def test_what_ran_is_judged_where_nobody_has_judged_it_while_it_was_read() -> None:
