@@ -134,8 +134,10 @@ def test_anything_readable_in_the_stubs_pcr_is_a_command_line():
 
 @pytest.mark.parametrize("pcr", [8, 12])
 def test_event_that_is_not_what_its_data_says_leaves_open_what_the_kernel_was_told(pcr):
-    found = measured(grub("/vmlinuz ro"), (pcr, b"grub_cmd: set a=b\0", b"/vmlinuz init=/bin/sh"))
-    assert f"event 2 of PCR {pcr}" in found.gap
+    hidden = (pcr, b"grub_cmd: set a=b\0", b"/vmlinuz init=/bin/sh")
+    found = measured(grub("/vmlinuz ro"), hidden, hidden, grub("/vmlinuz single"))
+    assert found.gap == f"event 2 of PCR {pcr} is not what its data says"
+    assert found.lines == (CommandLine(1, 8, "/vmlinuz ro"), CommandLine(4, 8, "/vmlinuz single"))
 
 
 @pytest.mark.parametrize("left_out", [8, 12])
@@ -151,6 +153,26 @@ def test_host_that_tells_its_kernels_without_end_leaves_open_what_it_told():
     found = measured(grub(long), grub(long), grub("/vmlinuz init=/bin/sh"))
     assert "event 2 of PCR 8" in found.gap
     assert sum(len(line.arguments) for line in found.lines) <= MAX_COMMAND_LINES_BYTES // 2
+
+
+@pytest.mark.parametrize(
+    ("more", "gap"), [("", ""), ("x", "event 3 of PCR 8: more was told to kernels than is looked at")]
+)
+def test_so_much_is_looked_at_of_all_command_lines_together_and_no_more(more, gap):
+    first, second = "/a", "/" + "b" * (MAX_COMMAND_LINES_BYTES - 3)
+    found = measured(grub(first), grub("set a=b"), grub(second + more), grub("/c"))
+    # What comes after the bound was reached is not looked at either.
+    assert found == CommandLines(
+        (CommandLine(1, 8, first), *(() if more else (CommandLine(3, 8, second),))),
+        gap or "event 4 of PCR 8: more was told to kernels than is looked at",
+    )
+    assert measured(grub(first), grub(second)).gap == ""
+
+
+@pytest.mark.parametrize("text", ["/vmlinuz ro\0\0", "/vmlinuz quiet ro\0\0"])
+def test_text_that_ends_like_a_wide_one_and_has_an_odd_length_is_none(text):
+    assert texts(measured(grub(text, ""))) == [text.removesuffix("\0")]
+    assert texts(measured(stub("ro"), stub("r"), stub(""))) == ["ro", "r", ""]
 
 
 def test_separator_among_the_events_is_none_of_them():
@@ -205,6 +227,12 @@ def test_blank_of_another_alphabet_is_seen_as_the_kernel_sees_its_bytes():
     """U+00A0 is two bytes in UTF-8; to the kernel the second one is a blank."""
     (line,) = measured(stub("quiet\u00a0ro")).lines
     assert line.arguments == ("quiet\xc2", "ro")
+
+
+def test_host_whose_stub_measures_broken_utf16_does_not_stop_the_verifier_and_hides_nothing():
+    broken = "ro ".encode("utf-16-le") + b"\x00\xd8" + " init=/bin/sh".encode("utf-16-le") + b"\0\0"
+    (line,) = measured((12, broken, broken)).lines
+    assert line.arguments == ("ro", "\ufffd".encode().decode("latin-1"), "init=/bin/sh")
 
 
 @given(st.text(max_size=60))
