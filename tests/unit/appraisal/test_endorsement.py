@@ -58,7 +58,8 @@ def found(
 
 def test_listed_endorsement_key_may_enrol() -> None:
     rules = policy({"listed": [{"ekDigest": EK}]})
-    assert endorsement_finding(EK, None, rules, at=AT).reason == "EndorsementListed"
+    judged = endorsement_finding(EK, None, rules, at=AT)
+    assert (judged.outcome, judged.reason) == (Outcome.HOLDS, "EndorsementListed")
 
 
 def test_endorsement_key_that_is_not_listed_may_not_enrol() -> None:

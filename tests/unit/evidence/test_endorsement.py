@@ -6,6 +6,7 @@ import datetime
 import functools
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
@@ -95,12 +96,30 @@ def test_without_any_vendor_nothing_can_be_told() -> None:
 @pytest.mark.parametrize(("at", "holds"), [(START - 1, False), (START, True), (END, True), (END + 1, False)])
 def test_certificate_outside_its_validity_is_refused(at: int, holds: bool) -> None:
     """Asked in both orders: what is kept of one moment must not answer for another."""
+    fresh = vendor().certify(key(), days=DAYS)
     for moment, good in ((at, holds), (AT, True), (at, holds)):
         if good:
-            assert judged(at=moment)
+            assert judged(fresh, at=moment)
         else:
             with pytest.raises(errors.CertificateExpired):
-                judged(at=moment)
+                judged(fresh, at=moment)
+
+
+@pytest.mark.parametrize(
+    ("at", "told"), [(0, START - 1), (START - 1, START - 1), (END + 1, END + 1), (END + 9, END + 1)]
+)
+def test_refusal_tells_the_first_second_of_its_span(at: int, told: int) -> None:
+    with pytest.raises(errors.CertificateExpired) as refused:
+        judged(at=at)
+    assert refused.value.found == datetime.datetime.fromtimestamp(told, datetime.UTC).isoformat()
+
+
+def test_certificate_in_pem_is_refused() -> None:
+    """Of several in one text, which one was meant?"""
+    pem = x509.load_der_x509_certificate(certificate()).public_bytes(Encoding.PEM)
+    for ask in (judged, certified_key):
+        with pytest.raises(errors.CertificateMalformed, match="one DER structure"):
+            ask(pem)
 
 
 def test_expired_vendor_is_refused() -> None:
