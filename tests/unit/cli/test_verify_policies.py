@@ -39,7 +39,8 @@ def test_private_key_where_a_public_one_is_wanted_is_said_to_be_none(tmp_path: P
         '{"name":"base","version":1,"issuedAt":"2026-11-21T12:00:00Z","pcrs":{},"dbxAtLeast":[],"files":[]}'
     )
     done = CliRunner().invoke(policies.app, ["inspect", str(envelope), "--key", str(key)])
-    said = " ".join(done.stderr.replace("│", " ").split())
+    # A long path is folded wherever the box ends.
+    said = "".join(done.stderr.replace("│", " ").split())
     assert done.exit_code == 64
-    assert "alice.pem: no public key in PEM" in said
+    assert "alice.pem:nopublickeyinPEM" in said
     assert "c2VjcmV0" not in said
