@@ -199,13 +199,15 @@ def arguments(text: str) -> tuple[str, ...]:
         ('dyndbg="func x +p" ro', ("dyndbg=func x +p", "ro")),
         ("a\xa0b\vc\fd\re", ("a", "b", "c", "d", "e")),
         ("a==b", ("a==b",)),
+        ('init="x=/bin/sh y"', ("init=x=/bin/sh y",)),
+        ('a=b="c"', ('a=b="c"',)),
     ],
 )
 def test_arguments_are_taken_apart_as_the_kernel_does(text, expected):
     assert arguments(text) == expected
 
 
-@pytest.mark.parametrize("end", [" -- ", "\0", "\n"])
+@pytest.mark.parametrize("end", [" -- ", "\0", "\n", " -- a -- ", "\0a\0", "\na\n", "\na\0b\n", "\0a\nb\0", " \n\0"])
 def test_what_nobody_obeys_is_not_effective(end):
     line = CommandLine(1, 8, f"/vmlinuz ro{end}lockdown=integrity")
     assert "lockdown=integrity" not in line.effective_arguments
