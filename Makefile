@@ -28,8 +28,9 @@ static: ## linters, types, import rules, generated files, manifests
 	$(PY) tools/chart_check.py
 
 .PHONY: chart-test
-chart-test: setup ## the chart's own tests, by helm-unittest; the first time it is built
+chart-test: setup ## the chart's own tests: templates, and alerts; the first time, what runs them is built
 	$$($(PY) tools/control_plane/build.py helm-unittest | cut -d' ' -f2) --strict charts/chatelaine
+	$(PY) tools/alert_check.py
 
 .PHONY: test-unit
 test-unit: ## everything that needs no other process: examples, properties, state machines

@@ -84,6 +84,7 @@ TOOLS = {
             "helm-unittest",
             everyday=False,
         ),
+        Tool("alerts", "alerts", "alerts", everyday=False),
         Tool("cyclonus", "github.com/mattfenwick/cyclonus/cmd/cyclonus", "cyclonus"),
         Tool(
             "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", "kubeconform", ("main.version=v{version}",)
@@ -95,6 +96,7 @@ EVERYDAY = tuple(tool.name for tool in TOOLS.values() if tool.everyday)
 """What every checkout needs."""
 
 _PINNED = {
+    "alerts": "github.com/prometheus/prometheus",
     "coredns": "github.com/coredns/coredns",
     "kubernetes": "k8s.io/kubernetes",
     "helm": "helm.sh/helm/v3",

@@ -48,6 +48,7 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_versions_are_those_of_the_module_files() -> None:
     assert {group: build.version_of(group) for group in sorted({tool.group for tool in build.TOOLS.values()})} == {
+        "alerts": "0.307.3",
         "coredns": "1.14.3",
         "kubernetes": "1.35.4",
         "helm": "3.22.0",
