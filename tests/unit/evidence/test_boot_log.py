@@ -184,3 +184,24 @@ def test_partition_table_is_shown_from_checked_data_only():
     boot = PaperBoot()
     boot.measure(5, tcg.EV_EFI_GPT_EVENT, tcg.partition_table(OWNER, ()), b"another")
     assert facts(boot.data).partition_tables == ()
+
+
+def test_partition_table_that_is_measured_into_another_pcr_is_none():
+    """Software may extend PCR 8 to 15 as it likes after the boot."""
+    boot = PaperBoot()
+    boot.measure(14, tcg.EV_EFI_GPT_EVENT, tcg.partition_table(OWNER, ()))
+    assert facts(boot.data).partition_tables == ()
+
+
+def test_pcr_has_ended_by_a_separator_that_tells_of_no_error_and_by_nothing_else():
+    boot = PaperBoot()
+    boot.separate(1)
+    boot.separate(2, data=b"\xff" * 4)
+    boot.separate(3, data=b"\x01\x00\x00\x00")
+    boot.measure(4, tcg.EV_SEPARATOR, bytes(4), b"another")
+    boot.measure(5, tcg.EV_EFI_ACTION, b"a text")
+    boot.note(bytes(4), pcr=6)
+    boot.measure(6, tcg.EV_EFI_ACTION, b"called something else", bytes(4))
+    assert facts(boot.data).separators == {1, 2, 6}
+    assert facts(boot.data).option_roms == ()
+    assert facts(boot.data, quoted=(1, 3)).separators == {1}

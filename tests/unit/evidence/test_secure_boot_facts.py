@@ -26,6 +26,7 @@ def test_secure_boot_and_its_databases_are_shown():
     assert [signature.digest for signature in shown.forbidden] == [
         hashlib.sha256(image).digest() for image in (b"boot loader 0.8", b"boot loader 0.9")
     ]
+    assert shown.forbidden_digests == {signature.digest for signature in shown.forbidden}
     assert (len(shown.platform_key), len(shown.key_exchange_keys)) == (1, 1)
     assert [(a.variable, a.signature.content) for a in shown.authorities] == [("db", CERTIFICATE)]
 
