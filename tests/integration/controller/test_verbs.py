@@ -16,10 +16,11 @@ READS = {"get", "list", "watch"}
 """They are not in the log; a read that is refused shows as a watch that never completes."""
 
 NOT_SEEN_HERE = {
+    ("configmaps", "patch"): "publishing the CA, once in the life of a cluster",
     ("configmaps", "create"): "server-side apply asks for it where the object is not there yet",
     ("secrets", "update"): "rotation of the CA, after months",
 }
-"""Granted, and no part of this story: why it is needed."""
+"""Granted, and not always a part of this story: why it is needed."""
 
 
 def granted() -> set[tuple[str, str]]:
@@ -78,5 +79,5 @@ async def test_every_write_that_the_chart_grants_is_used_or_has_a_reason(cluster
         await cluster.hsm_is(host, "Attested", "False", "EvidenceRefuted")
         await until("an Event tells of it", lambda: ("events", "create") in set(written(cluster, name)))
     used = set(written(cluster, name))
-    assert granted() - used == set(NOT_SEEN_HERE)
+    assert granted() - used <= set(NOT_SEEN_HERE) <= granted()
     assert used <= granted()
