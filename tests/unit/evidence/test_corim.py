@@ -285,8 +285,10 @@ def test_signature_for_another_purpose_is_refused():
         ({"_258": -16}, "digest"),
         ({"_8": cbor2.dumps({0: {0: "ACME"}, 1: {1: CBORTag(1, NOW - 1)}})}, "not valid any more"),
         ({"_8": cbor2.dumps({0: {0: "ACME"}, 1: {0: CBORTag(1, NOW + 1), 1: CBORTag(1, NOW + 2)}})}, "not valid yet"),
-        ({"_8": cbor2.dumps([])}, "corim-meta"),
-        ({"_8": {}}, "corim-meta"),
+        ({"_8": cbor2.dumps([])}, "corim-meta cannot be read"),
+        ({"_8": {}}, "corim-meta cannot be read"),
+        ({"_8": b"\xff"}, "corim-meta is not CBOR"),
+        ({"_15": {1: "ACME", 4: True}}, "validity"),
         ({"_15": {1: "ACME", 4: NOW - 1}}, "not valid any more"),
         ({"_15": {1: "ACME", 5: NOW + 1}}, "not valid yet"),
         ({"_15": {4: "never"}}, "validity"),
@@ -306,6 +308,9 @@ def test_signature_that_is_still_valid_is_taken():
 @pytest.mark.parametrize(
     "parts",
     [
+        7,
+        None,
+        b"four",
         [],
         [b"", {}, SIMPLE],
         [b"\xa0", {}, SIMPLE, b"", b""],

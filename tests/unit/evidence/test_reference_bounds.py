@@ -402,6 +402,13 @@ def test_validity_with_anything_else_in_it_is_refused(validity: object) -> None:
     assert "cannot be read" in error.detail
 
 
+@pytest.mark.parametrize("parts", [["", {}, b"", b""], [b"\xa0", [], b"", b""], [b"\xa0", {}, b"", ""]])
+def test_parts_of_a_signed_corim_are_of_their_kinds(parts: list[object]) -> None:
+    key = VerifyingKey.parse("alice", ALICE.listed().public_key)
+    error = refused(errors.CorimRefused, corim.import_corim, cbor2.dumps(CBORTag(18, parts)), at=NOW, signer=key)
+    assert error.expected == "bytes, map, bytes, bytes"
+
+
 def test_refused_validity_says_when_it_would_hold() -> None:
     early = refused(errors.CorimRefused, corim_cbor.validity, {0: CBORTag(1, 5), 1: CBORTag(1, 9)}, 4, "it")
     late = refused(errors.CorimRefused, corim_cbor.validity, {0: CBORTag(1, 5), 1: CBORTag(1, 9)}, 10, "it")
