@@ -223,6 +223,7 @@ def test_what_stands_behind_the_end_of_the_kernels_buffer_is_not_effective():
         line = CommandLine(1, 8, cut)
         assert not [argument for argument in line.effective_arguments if argument.startswith("lock")]
         assert any(argument.startswith("lockdown=1") for argument in line.arguments)
+        assert line.effective_arguments == line.arguments[:2]
 
 
 def test_blank_of_another_alphabet_is_seen_as_the_kernel_sees_its_bytes():
