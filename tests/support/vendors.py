@@ -43,14 +43,15 @@ class Vendor:
         """Both CAs."""
         return tuple(one.public_bytes(Encoding.DER) for one in (self.root, self.middle))
 
-    def certify(self, key: PublicKey, *, signs: bool = False, days: int = 3650) -> bytes:
+    def certify(self, key: PublicKey, *, signs: bool = False, days: int = 3650, says_maker: bool = True) -> bytes:
         """DER of an endorsement certificate over `key`; `signs`: an attestation key's instead."""
         attributes = [x509.NameAttribute(oid, "id:0001") for oid in (TPM_MANUFACTURER, TPM_MODEL, TPM_VERSION)]
         names = x509.SubjectAlternativeName([x509.DirectoryName(x509.Name(attributes))])
         builder = self._builder(f"TPM of {self.name}", key, self.name, days * DAY)
         builder = builder.add_extension(x509.BasicConstraints(False, None), True)
         builder = builder.add_extension(_usage(encrypts=not signs, signs=signs), True)
-        builder = builder.add_extension(names, True)
+        if says_maker:
+            builder = builder.add_extension(names, True)
         return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.DER)
 
     def _ca(self, name: str, key: PublicKey, issuer: str) -> x509.Certificate:

@@ -54,6 +54,7 @@ def test_log_that_does_not_replay_refutes():
     finding = judged(boot_log_flaw=LogFlaw.of(error))
     assert (finding.outcome, finding.reason) == (Outcome.REFUTED, "EventLogMismatch")
     assert (finding.expected, finding.found) == ("01", "02")
+    assert (finding.check, finding.detail) == ("event log", "the event log does not replay")
 
 
 @pytest.mark.parametrize("error", [errors.EventLogBankMissing("no such bank"), errors.Truncated("ends early")])

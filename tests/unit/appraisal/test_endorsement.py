@@ -83,6 +83,11 @@ def test_tpm_that_a_vendor_vouches_for_may_enrol() -> None:
     assert judged.detail == "id:0001 id:0001, vouched for by CN=one root"
 
 
+def test_certificate_that_does_not_name_its_maker_vouches_all_the_same() -> None:
+    judged = found(vendor().certify(KEY, says_maker=False))
+    assert (judged.outcome, judged.detail) == (Outcome.HOLDS, "vouched for by CN=one root")
+
+
 def test_listed_tpm_needs_no_vendor() -> None:
     assert found(NONE_SHOWN, listed=EK, vendors=()).reason == "EndorsementListed"
 
@@ -148,6 +153,7 @@ def test_each_answer_tells_what_was_expected_and_found(
     finding = judged()
     assert (finding.check, finding.reason) == ("endorsement", reason)
     assert (finding.expected, finding.found) == (expected, found_)
+    assert finding.outcome is Outcome.HOLDS or found_ in finding.detail
 
 
 def test_one_of_several_listed_keys_is_enough() -> None:

@@ -162,6 +162,11 @@ def test_every_offending_key_is_told_by_label_id_and_reason() -> None:
     )
 
 
+def test_a_usage_is_shown_up_to_its_bound() -> None:
+    told = judged_keys(token_key(LABEL, usages=("x" * 81, "y"))).detail
+    assert told.endswith(f"it may do {'x' * 80}…, y")
+
+
 def test_a_secret_key_of_ours_that_does_nothing_is_told_as_such() -> None:
     twin = token_key(LABEL, "secret", usages=(), sensitive=True, extractable=False, never_extractable=True)
     assert judged_keys(twin).detail.endswith("it may do nothing")

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chatelaine.appraisal.endorsement import NONE_SHOWN
 from chatelaine.appraisal.host import HostCase, appraise_host, appraise_refusal
 from chatelaine.appraisal.ima_history import ImaFindings, ImaHistory
-from chatelaine.evidence.ima import ImaProgress
+from chatelaine.evidence.ima import ImaProgress, verify_ima
+from chatelaine.model.identifiers import digest_of, key_label
 from chatelaine.model.material import PolicyMaterial, ReferenceValues
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.verdict import Appraisal, Epoch, Finding, Outcome, PolicyStamp, Verdict
-from support.paper_host import PaperHost
-from support.paper_ima import GracefulFiles
-from support.paper_tpm import PCRS
+from support.paper_host import SERVICE_KEYS, PaperHost, token_key
+from support.paper_ima import GracefulFiles, PaperIma, sha256
+from support.paper_tpm import PCRS, rsa_key
+from support.vendors import Vendor
 
 EVIDENCE = PaperHost().judged()
+LABEL = key_label("0b9b1c52-31c8-4a51-a1a5-8d1f6a6a2f10", "signing", 1)
+SOON = 1_780_000_000
 EK = "sha256:" + b"ek".hex() * 16
 GOOD = {"bank": "Sha256", "values": [{"index": index, "anyOf": [value.hex()]} for index, value in PCRS.items()]}
 STAMP = PolicyStamp("base", "uid", 3, "sha256:" + "ab" * 32)
@@ -27,11 +33,15 @@ HELD = Finding("ima", Outcome.HOLDS, "AllHold", "ten entries")
 REFUSED = Finding("ima", Outcome.REFUTED, "ImaFileNotAllowed", "entry 7")
 
 
-def case(reference: ReferenceValues | None = None, **changed: Any) -> HostCase:
+def case(
+    reference: ReferenceValues | None = None, *, roots: tuple[bytes, ...] = (), hsm: Any = None, **changed: Any
+) -> HostCase:
     """`tpm`: more rules."""
-    tpm = {"pcrs": GOOD, **changed.pop("tpm", {})}
-    body = {"metadata": {"name": "base"}, "spec": {"freshness": {"maxAgeSeconds": 30}, "tpm": tpm}}
-    policy = AttestationPolicy.model_validate(body).with_material(PolicyMaterial((), reference))
+    spec: dict[str, Any] = {"freshness": {"maxAgeSeconds": 30}, "tpm": {"pcrs": GOOD, **changed.pop("tpm", {})}}
+    if hsm is not None:
+        spec["hsm"] = hsm
+    policy = AttestationPolicy.model_validate({"metadata": {"name": "base"}, "spec": spec})
+    policy = policy.with_material(PolicyMaterial(roots, reference))
     made = HostCase("hsm-a", STAMP, policy, EK, None, 4, 1000, frozenset())
     return replace(made, **changed)
 
@@ -93,6 +103,44 @@ def test_what_ran_is_judged_where_nobody_has_judged_it_while_it_was_read() -> No
 def test_file_that_was_refused_earlier_stays_refused_in_a_round_without_a_list() -> None:
     before = ImaHistory(ImaProgress.at_start_of(EVIDENCE.quote), ImaFindings({STAMP.digest: REFUSED}))
     assert with_ima(ima_before=before) == (Verdict.UNTRUSTED, "ImaFileNotAllowed")
+
+
+# --- what of the case decides ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accounted", "verdict"),
+    [(frozenset({LABEL}), Verdict.TRUSTED), (frozenset(), Verdict.UNTRUSTED), (None, Verdict.UNKNOWN)],
+)
+def test_key_that_the_case_does_not_account_for_is_refused(accounted: Any, verdict: Verdict) -> None:
+    evidence = PaperHost(keys=(*SERVICE_KEYS, token_key(LABEL))).judged()
+    found = appraise_host(evidence, case(accounted=accounted, hsm={"inventory": "Accounted"}))
+    assert found.verdict is verdict
+
+
+@pytest.mark.parametrize(("at", "verdict"), [(SOON, Verdict.TRUSTED), (SOON + 20 * 86400, Verdict.UNKNOWN)])
+def test_vendors_certificate_is_judged_at_the_time_of_the_case(at: int, verdict: Verdict) -> None:
+    key = rsa_key(2048).public_key()
+    digest = digest_of(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    vendor = Vendor("one", datetime.datetime.fromtimestamp(SOON - 5, datetime.UTC))
+    roots = {"roots": [{"configMapRef": {"name": "a", "key": "b"}}]}
+    made = case(
+        roots=vendor.der, tpm={"endorsement": roots}, ek_digest=digest, issued_at=at,
+        ek_certificate=vendor.certify(key, days=10),
+    )  # fmt: skip
+    assert appraise_host(EVIDENCE, made).verdict is verdict
+
+
+@pytest.mark.parametrize(("at", "reason"), [(1999, "AllHold"), (2000, "ImaGraceEnded")])
+def test_grace_is_judged_at_the_time_of_the_case(at: int, reason: str) -> None:
+    paper = PaperIma.booted().ran("/good", b"good")
+    quote = EVIDENCE.quote._replace(pcrs={**EVIDENCE.quote.pcrs, 10: paper.pcr10})
+    progress = replace(ImaProgress.at_start_of(quote), pcr10=PaperIma.booted().pcr10, entries=1)
+    listed = verify_ima(paper.data[len(PaperIma.booted().data) :], quote, progress)
+    graceful = replace(REFERENCE, files=GracefulFiles({"/good": {sha256(b"good"): 2000}}))
+    made = case(graceful, tpm={"ima": {}}, issued_at=at)
+    found = appraise_host(replace(EVIDENCE, quote=quote, ima=listed), made)
+    assert found.findings.children[1].children[0].children[-1].reason == reason
 
 
 # --- refusals --------------------------------------------------------------------------------------------------
