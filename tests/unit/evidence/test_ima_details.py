@@ -98,16 +98,25 @@ def head(name_bytes: int, pcr: int = 10) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "expected", "found"),
+    ("data", "what", "expected", "found"),
     [
-        (head(3, pcr=24) + bytes(9), None, "24"),
-        (head(256), "at most 255 bytes", "256"),
-        (head(6) + b"ima-ng" + struct.pack("<I", MAX_ENTRY_BYTES + 1), "at most 262144 bytes", "262145"),
-        (head(3) + b"ima" + bytes(20) + struct.pack("<I", 257), "at most 256 bytes", "257"),
+        (head(3, pcr=24) + bytes(9), "an IMA entry", None, "24"),
+        (head(256), "the template name of an IMA entry", "at most 255 bytes", "256"),
+        (
+            head(6) + b"ima-ng" + struct.pack("<I", 262_145),
+            "the data of an IMA entry",
+            "at most 262144 bytes",
+            "262145",
+        ),
+        (head(3) + b"ima" + bytes(20) + struct.pack("<I", 257), "the data of an IMA entry", "at most 256 bytes", "257"),
     ],
 )
-def test_refusals_of_an_entry_tell_what_was_expected_and_found(data, expected, found) -> None:
-    assert told(errors.Malformed, lambda: list(binary_records(data))) == (expected, found)
+def test_refusals_of_an_entry_tell_where_it_is_and_what_was_expected_and_found(data, what, expected, found) -> None:
+    first = PaperIma.booted().data
+    with pytest.raises(errors.Malformed) as refusal:
+        list(binary_records(first + data))
+    assert refusal.value.detail.startswith(f"{what} at byte {len(first)} is ")
+    assert (refusal.value.expected, refusal.value.found) == (expected, found)
 
 
 def test_longest_entry_and_longest_name_of_the_last_pcr_are_read() -> None:

@@ -130,7 +130,20 @@ def test_as_many_algorithms_as_a_tpm_has_banks_are_read() -> None:
 )
 def test_first_event_that_is_no_declaration_begins_a_log_of_sha1(first: bytes) -> None:
     log = parse_event_log(first)
-    assert (log.banks, log.events[0].number) == ((tcg.SHA1,), 0)
+    assert (log.banks, log.algorithms, log.events[0].number) == ((tcg.SHA1,), ((tcg.SHA1, 20),), 0)
+
+
+@pytest.mark.parametrize(
+    ("digests", "wrong"),
+    [
+        (((SM3, 32), (tcg.SHA384, 48)), "an algorithm that the log does not declare"),
+        ((SHA256, (tcg.SHA256, 48)), "two digests of one bank"),
+    ],
+)
+def test_digests_that_are_not_those_declared_are_told(digests: tuple[tuple[int, int], ...], wrong: str) -> None:
+    with pytest.raises(errors.Malformed) as refusal:
+        parse_event_log(spec(*BOTH) + event(*BOTH) + event(*digests))
+    assert refusal.value.detail == f"event 2 has {wrong}"
 
 
 def test_event_without_data_at_the_end_is_read() -> None:
