@@ -136,9 +136,9 @@ def _certificate(data: bytes) -> bytes | None:
     if len(data) < 4 or data[0] != _DER_SEQUENCE:
         return None
     size, start = data[1], 2
-    if size > 0x80:
+    if size >= 0x80:
         start = 2 + (size & 0x7F)
-        if start > 5:
+        if not 3 <= start <= 5:  # 0x80 is the indefinite form, which DER does not have
             return None
         size = int.from_bytes(data[2:start], "big")
     end = start + size

@@ -14,7 +14,7 @@ from chatelaine.evidence import event_log as logs
 from chatelaine.evidence.boot_log import match_boot_log
 from chatelaine.evidence.event_log import parse_event_log, replay
 from chatelaine.evidence.tpm_types import MAX_BANKS
-from chatelaine.evidence.uefi import MAX_NAME_CHARACTERS, parse_variable
+from chatelaine.evidence.uefi import MAX_NAME_CHARACTERS, guid, parse_variable
 from chatelaine.evidence.uefi_gpt import MAX_ENTRY_BYTES, parse_partition_table
 from chatelaine.evidence.uefi_image import MAX_NODES, loaded_from
 from chatelaine.evidence.uefi_signatures import (
@@ -166,6 +166,12 @@ def test_logs_of_two_forms_that_are_read_in_turn_are_not_mixed_up() -> None:
 # --- structures -------------------------------------------------------------------------------------------------
 
 
+def test_guids_lie_in_memory_as_they_are_written() -> None:
+    assert guid("00112233-4455-6677-8899-aabbccddeeff").hex() == "33221100554477668899aabbccddeeff"
+    with pytest.raises(errors.Malformed):
+        parse_variable(tcg.variable(OWNER, "a", b"b") + b"X")
+
+
 def test_name_of_its_bound_is_read() -> None:
     name = "n" * MAX_NAME_CHARACTERS
     assert parse_variable(tcg.variable(OWNER, name, b"")).name == name
@@ -203,6 +209,14 @@ def test_header_of_a_list_is_passed_over() -> None:
     assert (only.owner, only.content) == (OWNER.bytes_le, b"\x11" * 32)
 
 
+def test_owners_of_entries_are_kept_apart() -> None:
+    other = tcg.PARTITION_LINUX
+    lists = [tcg.signature_list(tcg.CERT_SHA256, owner, [bytes(32)]) for owner in (OWNER, other, OWNER)]
+    assert [entry.owner for entry in parse_signature_lists(b"".join(lists))] == [
+        one.bytes_le for one in (OWNER, other, OWNER)
+    ]
+
+
 def der(size: int, head: bytes) -> bytes:
     return b"\x30" + head + bytes([5]) * size
 
@@ -221,12 +235,19 @@ def test_certificate_of_any_length_is_one_and_a_byte_less_is_none(certificate: b
     for owner in (b"", OWNER.bytes_le):
         found = parse_authority(owner + certificate + bytes(3))
         assert (found.kind, found.owner, found.content) == (SignatureKind.CERTIFICATE, owner, certificate)
-        for other in (certificate[:-1], certificate + b"\0\x01", b"\x31" + certificate[1:]):
+        for other in (certificate[:-1], certificate + b"\0\x01", certificate + b"X", b"\x31" + certificate[1:]):
             with pytest.raises(errors.Malformed):
                 parse_authority(owner + other)
 
 
-@pytest.mark.parametrize("data", [b"\x30\x84\0\0\0\x02ab", b"\x30\x01\x05", b"\x30\x00"])
+def test_shortest_certificate_is_one() -> None:
+    assert parse_authority(der(2, b"\x02")).kind is SignatureKind.CERTIFICATE
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x30\x84\0\0\0\x02ab", b"\x30\x01\x05", b"\x30\x00", b"\x30\x80" + bytes(128), b"\x30\x80\x05\x00\0\0"],
+)
 def test_lengths_that_no_certificate_has_make_none(data: bytes) -> None:
     with pytest.raises(errors.Malformed):
         parse_authority(data)
