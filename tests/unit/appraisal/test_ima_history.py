@@ -200,6 +200,23 @@ def test_every_policy_is_judged_by_itself() -> None:
     assert found.deviates == {"late"}
 
 
+def test_file_that_a_second_policy_refuses_is_seen_after_the_first_has_refused() -> None:
+    entries, quote = listed(GOOD, GOOD, GOOD, EVIL)
+    strict = ima_rule(ImaRules.model_validate({}), None, at=AT)
+    fold = ImaFold({"strict": strict, "mine": rule()}, quote, 0)
+    fold.take(entries)
+    found = fold.end()
+    assert {part.outcome for part in found.by_policy.values()} == {Outcome.REFUTED}
+    assert found.deviates == {"strict", "mine"}
+
+
+def test_list_of_another_boot_is_refused_part_by_part_as_well() -> None:
+    entries, quote = listed(GOOD, GOOD, GOOD)
+    fold = ImaFold({"mine": rule()}, quote._replace(pcrs={**quote.pcrs, 4: b"\x01" * 32}), 0)
+    fold.take(entries)
+    assert leaves(fold.end()) == ["BootAggregateMismatch"]
+
+
 @pytest.mark.parametrize(
     ("findings", "index"),
     [
@@ -238,7 +255,7 @@ def test_round_that_shows_no_list_neither_holds_nor_takes_a_refusal_back(
     evidence = replace(PaperHost().judged(), ima=None, ima_flaw=flaw)
     before = ImaFindings({} if known is None else {"mine": known}, frozenset({"mine"}))
     found = shown(evidence, {"mine": rule()}, before)
-    assert found.by_policy["mine"].reason == reason
+    assert (found.by_policy["mine"].check, found.by_policy["mine"].reason) == ("ima", reason)
     assert found.by_policy["mine"].outcome is (
         outcome or (Outcome.REFUTED if flaw and flaw.refutes else Outcome.CANNOT_TELL)
     )
@@ -253,6 +270,12 @@ def test_list_in_the_evidence_goes_on_from_what_was_shown_before() -> None:
     evidence = replace(PaperHost().judged(), quote=quote, ima=rest)
     assert leaves(shown(evidence, {"mine": rule()}, None)) == []
     assert leaves(shown(evidence, {"mine": rule()}, ImaFindings({"mine": REFUSED}))) == ["ImaFileNotAllowed"]
+
+
+def test_empty_list_of_a_boot_that_was_not_seen_before_is_refused() -> None:
+    _, quote = listed()
+    evidence = replace(PaperHost().judged(), quote=quote, ima=VerifiedIma((), ImaProgress.at_start_of(quote), 0))
+    assert leaves(shown(evidence, {"mine": rule()}, None)) == ["ImaNothingMeasured"]
 
 
 # --- the rule of a policy --------------------------------------------------------------------------------------
