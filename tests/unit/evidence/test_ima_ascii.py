@@ -97,7 +97,7 @@ def test_last_line_that_is_cut_is_left_out():
     ],
 )
 def test_line_that_can_be_read_in_no_way_is_refused(line):
-    with pytest.raises(errors.ImaLineAmbiguous):
+    with pytest.raises(errors.ImaLineAmbiguous, match="line 1 of"):
         list(ascii_records(line.encode() + b"\n"))
 
 

@@ -12,7 +12,7 @@ from tools.lab import ima as lab
 
 from chatelaine.evidence import errors, ima
 from chatelaine.evidence.ima import ImaProgress, extend, match_ascii_prefix, match_prefix, verify_ima
-from chatelaine.evidence.ima_ascii import MAX_LINE_BYTES, ascii_records
+from chatelaine.evidence.ima_ascii import MAX_LINE_BYTES, ascii_records, is_ascii_list
 from chatelaine.evidence.ima_binary import binary_records
 from chatelaine.evidence.ima_entry import (
     MAX_ENTRY_BYTES,
@@ -166,6 +166,29 @@ def test_old_line_of_its_longest_name_is_read() -> None:
         assert [record.data for record in ascii_records(lab.ascii_line("ima", data))] == [data]
 
 
+@pytest.mark.parametrize(("digest", "name"), [(b"\x07" * 19, b"/a"), (b"\x07" * 21, b"/a"), (b"\x07" * 20, b"n" * 257)])
+def test_old_line_that_could_not_be_measured_is_refused_though_its_hash_fits(digest, name) -> None:
+    listed = hashlib.sha1(digest + name.ljust(256, b"\0")).hexdigest().encode()
+    with pytest.raises(errors.ImaLineAmbiguous, match="line 1 of"):
+        list(ascii_records(b"10 %s ima %s %s\n" % (listed, digest.hex().encode(), name)))
+
+
+@pytest.mark.parametrize("path", [" /a", "/a  b", "/opt/a good", "/opt/a abc", "/opt/a XXXX", "/opt/a ab", "a\tb"])
+@pytest.mark.parametrize("blank", [b"", b" "])
+def test_path_whose_blanks_look_like_others_is_read_as_it_was_measured(path, blank) -> None:
+    unsigned, bare = plain(path, BASH) + lab.field(b""), plain(path, BASH)
+    assert [record.data for record in ascii_records(lab.ascii_line("ima-ng", bare))] == [bare]
+    line = lab.ascii_line("ima-sig", unsigned).removesuffix(b" \n") + blank + b"\n"
+    assert [record.data for record in ascii_records(line)] == [unsigned]
+
+
+@pytest.mark.parametrize("data", [b"10 aa", b"9 aa", b"0"])
+def test_list_that_begins_with_any_pcr_is_an_ascii_list(data) -> None:
+    assert is_ascii_list(data)
+    assert not is_ascii_list(b"\x0a" + data)
+    assert not is_ascii_list(b"")
+
+
 def test_digest_without_an_algorithm_is_read_as_it_was_hashed() -> None:
     """`d-ng` with no algorithm: a colon is neither written nor hashed."""
     data = lab.field(b"\0" + b"\x07" * 20) + lab.path_field("/a")
@@ -232,6 +255,13 @@ def test_digest_of_each_algorithm_is_named_by_it(name, size) -> None:
         assert read(b"ima-ngv2", data).digest == f"{shown}{name}:{'00' * size}"
 
 
+@pytest.mark.parametrize("name", ["sm3", "sha256X", "", "verity:sha256"])
+def test_digest_of_an_unknown_algorithm_is_a_flaw_of_any_length(name) -> None:
+    for size in (0, 1, 20, 32):
+        entry = read(b"ima-ng", lab.digest_field(name, bytes(size)) + lab.path_field("/a"))
+        assert (entry.digest, entry.flaw) == ("", "the digest's algorithm is not known")
+
+
 def test_data_of_too_many_fields_is_a_flaw() -> None:
     for count in (MAX_FIELDS, MAX_FIELDS + 1):
         assert "fields" in read(b"ima-ng", lab.field(b"a") * count).flaw
@@ -242,7 +272,8 @@ def test_old_path_ends_with_its_first_nul() -> None:
     assert read(b"ima", bytes(20) + b"/a" + bytes(254)).path == "/a"
     assert read(b"ima", bytes(20) + b"n" * 256).path == "n" * 256
     assert read(b"ima", bytes(20) + b"\xff" + bytes(255)).path == "\udcff"
-    assert read(b"ima", bytes(20) + b"/a\0 " + bytes(252)).flaw
+    for rest in (b" ", b"X", b"\0X", b"/b"):
+        assert read(b"ima", bytes(20) + b"/a\0" + rest + bytes(250)).flaw
 
 
 # --- file signatures --------------------------------------------------------------------------------------------

@@ -301,6 +301,7 @@ EFI = wide("\\EFI\0")
         (tcg.load_event("\\EFI\\BOOT\\BOOTX64.EFI"), "\\EFI\\BOOT\\BOOTX64.EFI"),
         (load(DISK, node(4, 4, wide("\\EFI")), node(4, 4, EFI), END), "\\EFI\\EFI"),
         (load(node(4, 4, EFI)), "\\EFI"),
+        (load(node(4, 4, wide("\\LINUX\0"))), "\\LINUX"),
         (load(node(4, 4, EFI), END, node(4, 4, EFI)), "\\EFI"),
         (load(node(4, 4, EFI), node(4, 4, EFI), size=14), "\\EFI"),
         (load(node(4, 4, EFI), node(4, 4, EFI, length=3)), "\\EFI"),
