@@ -27,8 +27,9 @@ def gateway(
     tls_dir: Annotated[Path, typer.Option(help="key.pem, chain.pem, ca.pem, as `chatelaine host join` writes them.")],
     local_socket: Annotated[Path, typer.Option(help="Unix socket for the agent of this host.")],
     listen: Annotated[
-        str, typer.Option(help="host:port for clients and operator; port 0: any free one.")
-    ] = "[::]:8443",
+        str,
+        typer.Option(help="Address and port for clients and operator; port 0 takes a free one; [::] hears IPv6 only."),
+    ] = "0.0.0.0:8443",
     hsm: Annotated[HsmKind, typer.Option(help="What stands behind the gateway.")] = HsmKind.PKCS11,
     module: Annotated[Path | None, typer.Option(help="PKCS#11 library.")] = None,
     token_uri: Annotated[str, typer.Option(help="Token, as RFC 7512 URI, without PIN.")] = "",
