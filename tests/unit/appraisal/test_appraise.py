@@ -213,7 +213,10 @@ def test_host_asserted_statement_does_not_satisfy_vendor_attested():
 
 def test_statement_that_calls_itself_vendor_attested_is_still_the_hosts_word():
     told = {"level": "VendorAttested"}
-    assert reasons(judged(policy(hsm={"statement": "VendorAttested"}), statement=told)) == {"StatementLevelTooLow"}
+    refused = judged(policy(hsm={"statement": "VendorAttested"}), statement=told)
+    assert reasons(refused) == {"StatementLevelTooLow"}
+    detail = refused.findings.first(Outcome.REFUTED).detail
+    assert detail.startswith("the HSM statement is HostAsserted; the policy asks for VendorAttested. It calls itself")
     assert judged(policy(hsm={"statement": "HostAsserted"}), statement=told).verdict is Verdict.TRUSTED
 
 

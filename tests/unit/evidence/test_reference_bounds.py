@@ -103,7 +103,8 @@ def test_key_as_long_as_it_may_be_is_taken() -> None:
     pem = ALICE.listed().public_key
     longest = pem + "\n" * (MAX_PEM_CHARACTERS - len(pem))
     assert VerifyingKey.parse("alice", longest).key == ALICE.public
-    refused(errors.ReferenceKeyRefused, VerifyingKey.parse, "alice", longest + "\n")
+    error = refused(errors.ReferenceKeyRefused, VerifyingKey.parse, "alice", longest + "\n")
+    assert error.expected == f"at most {MAX_PEM_CHARACTERS} characters"
 
 
 def test_key_is_named_by_the_digest_of_its_der() -> None:
