@@ -210,8 +210,7 @@ def test_arguments_are_taken_apart_as_the_kernel_does(text, expected):
 @pytest.mark.parametrize("end", [" -- ", "\0", "\n", " -- a -- ", "\0a\0", "\na\n", "\na\0b\n", "\0a\nb\0", " \n\0"])
 def test_what_nobody_obeys_is_not_effective(end):
     line = CommandLine(1, 8, f"/vmlinuz ro{end}lockdown=integrity")
-    assert "lockdown=integrity" not in line.effective_arguments
-    assert line.effective_arguments[1] == "ro"
+    assert line.effective_arguments == ("/vmlinuz", "ro")
 
 
 def test_what_stands_behind_the_end_of_the_kernels_buffer_is_not_effective():
