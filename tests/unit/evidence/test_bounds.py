@@ -140,20 +140,21 @@ def test_what_cannot_be_counted_is_left_to_the_decoder(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told", "found"),
+    ("data", "told", "expected", "found"),
     [
-        (bytes(101), "it is too long", "101 bytes"),
-        (b"\x84" + bytes(4), "it holds too many values", None),
-        (b"\x1c", "it is not CBOR of the allowed kind", None),
-        (b"\x18\x00", "it is not deterministic CBOR", None),
-        (b"\x81\xa1\x41b\x00", "it: keys of maps must be text", "bytes"),
-        (b"\xa1\x61a\xf9\x00\x00", "it holds a value of a kind that is not used", "float"),
+        (bytes(101), "it is too long", "at most 100 bytes", "101 bytes"),
+        (b"\x84" + bytes(4), "it holds too many values", "at most 4", None),
+        (b"\x1c", "it is not CBOR of the allowed kind", None, None),
+        (b"\x18\x00", "it is not deterministic CBOR", None, None),
+        (b"\x81\xa1\x41b\x00", "it: keys of maps must be text", None, "bytes"),
+        (b"\xa1\x61a\xf9\x00\x00", "it holds a value of a kind that is not used", None, "float"),
+        (b"\x81\xf9\x00\x00", "it holds a value of a kind that is not used", None, "float"),
     ],
 )
-def test_what_was_to_be_decoded_is_named(data: bytes, told: str, found: str | None) -> None:
+def test_what_was_to_be_decoded_is_named(data: bytes, told: str, expected: str | None, found: str | None) -> None:
     with pytest.raises(errors.Malformed) as refusal:
         cbor.decode(data, limit_bytes=100, what="it", max_items=4)
-    assert (refusal.value.detail, refusal.value.found) == (told, found)
+    assert (refusal.value.detail, refusal.value.expected, refusal.value.found) == (told, expected, found)
 
 
 def test_fields_are_told_with_what_is_expected_and_found() -> None:
