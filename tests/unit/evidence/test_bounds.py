@@ -119,6 +119,7 @@ def test_nesting_is_bounded(depth: int) -> None:
         ([], 1),
         ([1, 2], 3),
         ([b"\x80\x80", 1], 3),
+        ([2**64 - 1, 1], 3),
         (["\x00" * 30, 1], 3),
         ({"a": 1}, 3),
         ({"a": [1, {"b": "c"}]}, 7),
@@ -132,7 +133,9 @@ def test_values_are_counted_at_every_depth_and_contents_of_strings_are_not(value
         cbor.decode(data, limit_bytes=len(data), what="it", max_items=items - 1)
 
 
-@pytest.mark.parametrize("data", [b"\x1c", b"\x1f", b"\x5f\x41\x00\xff", b"\x9f\x00\xff", b"\x3b", b"\x5a\x00"])
+@pytest.mark.parametrize(
+    "data", [b"\x1c", b"\x1c" + bytes(30), b"\x1f", b"\x5f\x41\x00\xff", b"\x9f\x00\xff", b"\x3b", b"\x5a\x00"]
+)
 def test_what_cannot_be_counted_is_left_to_the_decoder(data: bytes) -> None:
     cbor.check_count(data, 4, "it")
     with pytest.raises(errors.Malformed, match="not CBOR"):
