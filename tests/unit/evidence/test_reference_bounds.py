@@ -138,6 +138,27 @@ def test_refused_envelope_says_what_was_expected() -> None:
     assert error.found == "alice, al"
 
 
+@pytest.mark.parametrize(
+    ("data", "detail", "expected"),
+    [
+        (envelope(payload=1), "payload is not base64", None),
+        (envelope(payload="AAAA!"), "payload is not in its one canonical", None),
+        (envelope({"sig": 1}), "sig is not base64", None),
+        (envelope({"sig": "AAAA", "keyid": 1}), "keyid is not a text of at most 256", None),
+        (envelope(payloadType=1), "payloadType is not a text of at most 255", None),
+        (envelope({"sig": ""}), "a signature is empty", "1 to 128 bytes"),
+        (envelope(signatures=1), "signatures is not a list", "at most 16"),
+        (b" " * (dsse.MAX_ENVELOPE_BYTES + 1), "the envelope is too long", "at most 16777216 bytes"),
+    ],
+    ids=lambda value: "" if isinstance(value, bytes) else value,
+)
+def test_refused_envelope_says_which_part(data: bytes, detail: str, expected: str | None) -> None:
+    with pytest.raises((errors.EnvelopeMalformed, errors.EnvelopeOversized)) as caught:
+        parse_envelope(data)
+    assert caught.value.detail.startswith(detail)
+    assert caught.value.expected == expected
+
+
 def test_keys_are_tried_until_one_has_signed() -> None:
     """Wrong ones first: unlisted, of the other kind, and one with the hint of somebody else who is listed."""
     found = Envelope("type", b"payload")
