@@ -175,8 +175,9 @@ def test_inventory_digest_changes_with_every_flag(found, data):
 
 
 def test_inventory_beyond_its_bound_is_refused():
-    with pytest.raises(errors.Oversized):
+    with pytest.raises(errors.Oversized) as refusal:
         encode_inventory(token_key(f"key-{number}") for number in range(MAX_KEYS + 1))
+    assert (refusal.value.expected, refusal.value.found) == ("at most 8192", "8193")
 
 
 def test_encoded_inventory_beyond_its_bound_is_refused():
@@ -202,8 +203,9 @@ def test_largest_honest_inventory_is_read():
 
 
 def test_key_with_an_endless_label_is_refused():
-    with pytest.raises(errors.Oversized):
+    with pytest.raises(errors.Oversized) as refusal:
         encode_inventory([token_key("x" * 1025)])
+    assert refusal.value.found.startswith("xxx")
 
 
 def test_unsorted_inventory_is_refused():
