@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from chatelaine.evidence.tpm_quote import VerifiedQuote
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.tpm_policy import Bank, ImaRules, Violations
 from chatelaine.model.verdict import Finding, Outcome
+from support.paper_host import PaperHost
 from support.paper_ima import AGGREGATE, GracefulFiles, PaperIma, file_signature, pem, plain, sha256
 from support.paper_tpm import ecc_key
 
@@ -148,6 +150,19 @@ def test_content_under_two_paths_and_two_contents_of_one_path_are_each_named() -
         ("file /b", sha256(EVIL)),
         ("file /a", sha256(b"worse")),
     ]
+
+
+def test_boot_aggregate_that_cannot_be_read_begins_no_list() -> None:
+    paper = PaperIma().add("ima-ng", lab.digest_field("sm3", bytes(32)) + lab.path_field("boot_aggregate"))
+    assert {reason for _, _, reason, _, _ in told(judged(paper))} >= {"BootAggregateMissing", "ImaEntryUnreadable"}
+
+
+def test_list_of_evidence_is_held_against_the_boot_that_was_quoted() -> None:
+    paper, evidence = booted().ran("/good", GOOD), PaperHost().judged()
+    for pcrs, outcome in ((ZERO, Outcome.HOLDS), (ZERO | {4: b"\1" * 32}, Outcome.REFUTED)):
+        quote = quote_of(paper, pcrs)
+        shown = replace(evidence, quote=quote, ima=verify_ima(paper.data, quote))
+        assert rule().judge(shown).outcome is outcome
 
 
 # --- what counts as good ---------------------------------------------------------------------------------------
