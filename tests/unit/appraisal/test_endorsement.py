@@ -146,6 +146,7 @@ MANY = ["sha256:" + f"{number:064x}" for number in range(9)]
         (lambda: found(certificate(), ek=OTHER), "EndorsementKeyMismatch", OTHER, OTHER),
         (lambda: found(NONE_SHOWN), "CertificateAbsent", "", EK),
     ],
+    ids=["approved", "listed", "not listed", "not of many", "none shown", "chains", "another key", "no certificate"],
 )  # fmt: skip
 def test_each_answer_tells_what_was_expected_and_found(
     judged: Any, reason: str, expected: str | None, found_: str
