@@ -137,6 +137,10 @@ class Listener:
         """Take no more connections, let open requests end, close; also what is in the middle of its handshake."""
         self._stopped = True
         if self._server is not None:
+            # asyncio loses a connection that it has accepted in the very turn of the loop in which a server closes.
+            for listening in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listening)
+            await asyncio.sleep(0)
             self._server.close()
         await self._runner.cleanup()
         # A handshake cannot be ended from here; whoever ends it in time finds the door shut, the others run out.
