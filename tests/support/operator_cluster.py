@@ -20,6 +20,7 @@ from typing import Any
 from tools.control_plane.client import ApiError
 from tools.control_plane.embedded import ControlPlane
 from tools.lab import installation
+from tools.lab.network import machine_address
 from tools.lab.objects import condition_of
 
 from chatelaine.controller.operator import Operator
@@ -192,6 +193,17 @@ class OperatorCluster:
         meta = {"name": name, "namespace": self.namespace, "labels": labels}
         found: Json = self.admin.create({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
         return found
+
+    async def hsm_in_cluster(self, host: SimulatedHost, namespace: str) -> None:
+        """The Hsm of a host whose gateway is a Service of a namespace made for it; waits until it is Ready."""
+        address = machine_address()
+        port = await host.listen_also(address)
+        self.plane.create_namespace(namespace)
+        self.endpoint_slice(namespace, "gateway", address, port)
+        selector = {"matchLabels": {"app": "gateway"}}
+        service = {"namespace": namespace, "name": "gateway", "podSelector": selector, "podPort": port}
+        self.hsm(host, gateway={"service": service})
+        await self.hsm_is(host, "Ready", "True")
 
     def endpoint_slice(self, namespace: str, service: str, address: str, port: int) -> None:
         """Where a Service's pods answer."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from tools.cluster.layout import API_PORT, LOOPBACK, POD_NETWORK, SERVICE_NETWORK, Layout
 from tools.control_plane import build
 from tools.control_plane.embedded import ISSUER
+from tools.control_plane.etcd import etcd_command
 
 Command = list[str | Path]
 
@@ -15,25 +16,15 @@ _ETCD, _ETCD_PEER = f"https://{LOOPBACK}:2379", f"https://{LOOPBACK}:2380"
 
 def etcd(layout: Layout) -> Command:
     """The data store."""
-    command: Command = [
+    return etcd_command(
         build.require("etcd"),
-        f"--data-dir={layout.folder / 'etcd'}",
-        f"--listen-client-urls={_ETCD}",
-        f"--advertise-client-urls={_ETCD}",
-        f"--listen-peer-urls={_ETCD_PEER}",
-        f"--initial-advertise-peer-urls={_ETCD_PEER}",
-        f"--initial-cluster=default={_ETCD_PEER}",
-        "--unsafe-no-fsync",  # throw-away data
-        "--log-level=warn",
-    ]
-    for prefix in ("", "peer-"):
-        command += [
-            f"--{prefix}cert-file={layout.certificate('etcd')}",
-            f"--{prefix}key-file={layout.key('etcd')}",
-            f"--{prefix}trusted-ca-file={layout.authority}",
-            f"--{prefix}client-cert-auth",
-        ]
-    return command
+        layout.folder / "etcd",
+        client=_ETCD,
+        peer=_ETCD_PEER,
+        certificate=layout.certificate("etcd"),
+        key=layout.key("etcd"),
+        authority=layout.authority,
+    )
 
 
 def api_server(layout: Layout) -> Command:

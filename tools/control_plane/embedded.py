@@ -20,6 +20,7 @@ from tools.control_plane import build
 from tools.control_plane.access import ADMIN_KUBECONFIG, SERVER_FILE, ClusterAccess, encoded, write_kubeconfig
 from tools.control_plane.certificates import Authority, service_account_keys
 from tools.control_plane.client import ApiError
+from tools.control_plane.etcd import etcd_command
 from tools.control_plane.processes import Child, StartError, free_port
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -172,26 +173,15 @@ class ControlPlane(ClusterAccess):
         return self.directory / f"{name}.log"
 
     def _etcd_command(self, binary: Path, peer_port: int) -> list[str | Path]:
-        client, peer = f"https://{LOOPBACK}:{self._etcd_port}", f"https://{LOOPBACK}:{peer_port}"
-        command: list[str | Path] = [
+        return etcd_command(
             binary,
-            f"--data-dir={self.directory / 'etcd'}",
-            f"--listen-client-urls={client}",
-            f"--advertise-client-urls={client}",
-            f"--listen-peer-urls={peer}",
-            f"--initial-advertise-peer-urls={peer}",
-            f"--initial-cluster=default={peer}",
-            "--unsafe-no-fsync",  # throw-away data
-            "--log-level=warn",
-        ]
-        for prefix in ("", "peer-"):
-            command += [
-                f"--{prefix}cert-file={self.pki / 'etcd.crt'}",
-                f"--{prefix}key-file={self.pki / 'etcd.key'}",
-                f"--{prefix}trusted-ca-file={self.certificate_authority}",
-                f"--{prefix}client-cert-auth",
-            ]
-        return command
+            self.directory / "etcd",
+            client=f"https://{LOOPBACK}:{self._etcd_port}",
+            peer=f"https://{LOOPBACK}:{peer_port}",
+            certificate=self.pki / "etcd.crt",
+            key=self.pki / "etcd.key",
+            authority=self.certificate_authority,
+        )
 
     def _api_command(self, binary: Path) -> list[str | Path]:
         command: list[str | Path] = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from tools.lab import installation
-from tools.lab.network import machine_address
 
 from support.operator_cluster import OperatorCluster
 from support.waiting import until
@@ -15,15 +14,8 @@ async def test_the_chart_gives_the_operator_what_it_needs_and_no_more(cluster: O
     async with cluster.operator(leader_election=True, lease_name="chatelaine-operator") as operator:
         cluster.policy()
         host = await cluster.host()
-        address = machine_address()
-        where = await host.listen_also(address)
         gateways = f"{cluster.prefix}-hsms"
-        cluster.plane.create_namespace(gateways)
-        cluster.endpoint_slice(gateways, "gateway", address, where)
-        selector = {"matchLabels": {"app": "gateway"}}
-        service = {"namespace": gateways, "name": "gateway", "podSelector": selector, "podPort": where}
-        cluster.hsm(host, gateway={"service": service})
-        await cluster.hsm_is(host, "Ready", "True")
+        await cluster.hsm_in_cluster(host, gateways)
         pod = cluster.pod("app-1", "app", {"app": "app"})
         cluster.claim()
         claim = await cluster.claim_is("Ready", "True")

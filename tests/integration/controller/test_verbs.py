@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from tools import privileges
-from tools.lab.network import machine_address
 
 from support.operator_cluster import OperatorCluster
 from support.waiting import until
@@ -48,15 +47,8 @@ async def test_every_write_that_the_chart_grants_is_used_or_has_a_reason(cluster
     async with cluster.operator(identity=name, leader_election=True, lease_name=name):
         cluster.policy()
         host = await cluster.host()
-        address = machine_address()
-        where = await host.listen_also(address)
         gateways = f"{cluster.prefix}-gateways"
-        cluster.plane.create_namespace(gateways)
-        cluster.endpoint_slice(gateways, "gateway", address, where)
-        selector = {"matchLabels": {"app": "gateway"}}
-        service = {"namespace": gateways, "name": "gateway", "podSelector": selector, "podPort": where}
-        cluster.hsm(host, gateway={"service": service})
-        await cluster.hsm_is(host, "Ready", "True")
+        await cluster.hsm_in_cluster(host, gateways)
         claim = cluster.claim()
         await cluster.claim_is("Ready", "True")
         path = f"/apis/networking.k8s.io/v1/namespaces/{gateways}/networkpolicies"

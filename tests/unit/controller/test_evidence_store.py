@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,20 +20,6 @@ from chatelaine.controller.evidence_store import (
     StoreFull,
 )
 from support.stored_evidence import LOG, entry, keep, lying_in, object_of, reopened, round_, sha, store
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "evidence"
-
-
-@pytest.fixture
-def opened(path: Path):
-    found = store(path)
-    found.open()
-    yield found
-    found.close()
-
 
 # --- keeping and reading --------------------------------------------------------------------------------------
 

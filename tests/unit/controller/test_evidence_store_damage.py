@@ -27,19 +27,6 @@ class Killed(BaseException):
     """What kill -9 looks like from inside."""
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "evidence"
-
-
-@pytest.fixture
-def opened(path: Path):
-    found = store(path)
-    found.open()
-    yield found
-    found.close()
-
-
 # --- damage ---------------------------------------------------------------------------------------------------
 
 
