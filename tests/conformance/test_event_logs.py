@@ -102,8 +102,8 @@ def test_bit_flip_never_leaves_log_and_values_both_as_they_were(name):
             continue
         assert found.digest != log.digest
         if replay(found, bank) == real:
-            measured = [(event.pcr, event.digests[bank]) for event in log.events if event.type != NO_ACTION]
-            assert measured == [(e.pcr, e.digests[bank]) for e in found.events if e.type != NO_ACTION]
+            measured = [(event.pcr, event.digest(bank)) for event in log.events if event.type != NO_ACTION]
+            assert measured == [(e.pcr, e.digest(bank)) for e in found.events if e.type != NO_ACTION]
 
 
 @pytest.mark.parametrize("name", LOGS)

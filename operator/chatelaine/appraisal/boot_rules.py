@@ -275,7 +275,7 @@ class ForbiddenImagesRule:
         check, bank = "forbidden images", BANKS[log.bank]
         for event in log.log.events:
             if event.type != NO_ACTION and event.pcr in log.facts.quoted:
-                digest = event.digests[bank.tpm_id]
+                digest = event.digest(bank.tpm_id)
                 if digest in self.digests:
                     detail = f"event {event.number} of PCR {event.pcr} carries a forbidden digest"
                     return _refuted(check, "ImageForbidden", detail, found=digest.hex())

@@ -220,7 +220,7 @@ class _Told:
         return f" ({before})" if before != words_of(new, self._alg) else ""
 
     def _digest(self, event: Event) -> str:
-        return event.digests[self._alg].hex()
+        return event.digest(self._alg).hex()
 
 
 def _unexplained(now: Boot, log: EventLog) -> frozenset[int]:
@@ -233,7 +233,7 @@ def _common(one: Sequence[Event], other: Sequence[Event], tpm_id: int) -> int:
     """How many events from the start have the same digests."""
     count = 0
     for left, right in zip(one, other, strict=False):
-        if left.digests[tpm_id] != right.digests[tpm_id]:
+        if left.digest(tpm_id) != right.digest(tpm_id):
             break
         count += 1
     return count

@@ -249,7 +249,7 @@ def _event(event: Event, log: EventLog, shown: VerifiedBootLog | EvidenceError) 
         "type": f"0x{event.type:08x}",
         "measures": words,
         "checked": borne_out,
-        "digests": {_name(found): event.digests[found].hex() for found, _ in log.algorithms},
+        "digests": {_name(found): event.digest(found).hex() for found, _ in log.algorithms},
     }
 
 

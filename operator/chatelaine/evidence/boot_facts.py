@@ -94,7 +94,7 @@ def _secure_boot(events: Sequence[Event], tpm_id: int, quoted: Sequence[int]) ->
 def _image(event: Event, tpm_id: int) -> MeasuredImage | None:
     if separator(event, tpm_id) is Separator.NORMAL:
         return None
-    return MeasuredImage(event.number, event.pcr, event.digests[tpm_id])
+    return MeasuredImage(event.number, event.pcr, event.digest(tpm_id))
 
 
 def _is_action(event: Event, tpm_id: int) -> bool:

@@ -34,7 +34,7 @@ _SEPARATOR_DIGESTS: Final = {
 
 def separator(event: Event, tpm_id: int) -> Separator | None:
     """Is this a separator? Its digest tells, whatever the event is called."""
-    return _SEPARATOR_DIGESTS[tpm_id].get(event.digests[tpm_id])
+    return _SEPARATOR_DIGESTS[tpm_id].get(event.digest(tpm_id))
 
 
 def checked(event: Event, tpm_id: int) -> bytes | None:
@@ -42,7 +42,7 @@ def checked(event: Event, tpm_id: int) -> bytes | None:
 
     Old versions of shim log one byte more than they hash.
     """
-    new, expected, data = LOG_HASHES[tpm_id], event.digests[tpm_id], event.data
+    new, expected, data = LOG_HASHES[tpm_id], event.digest(tpm_id), event.data
     if new(data).digest() == expected:
         return data
     if data and new(data[:-1]).digest() == expected:
@@ -56,7 +56,7 @@ def checked_text(event: Event, tpm_id: int) -> bytes | None:
     Older versions of systemd's boot loader hash the second byte of a wide NUL, and do not log it. The label
     (`grub_cmd: `, `kernel_cmdline: ` …) is not hashed and so is not part of the answer.
     """
-    new, expected, data = LOG_HASHES[tpm_id], event.digests[tpm_id], event.data
+    new, expected, data = LOG_HASHES[tpm_id], event.digest(tpm_id), event.data
     bare = data.removesuffix(b"\x00")
     for found in (data, bare, bare.partition(b" ")[2], data.partition(b" ")[2], data + b"\x00"):
         if new(found).digest() == expected:

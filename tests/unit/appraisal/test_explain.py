@@ -90,7 +90,7 @@ def test_log_that_goes_on_after_what_the_tpm_has_seen_is_told_as_written_to():
     steps = events_of(GOOD, 4)
     value = bytes(32)
     for event in steps[:-1]:
-        value = hashlib.sha256(value + event.digests[tcg.SHA256]).digest()
+        value = hashlib.sha256(value + event.digest(tcg.SHA256)).digest()
     now = replace(GOOD, pcrs={**GOOD.pcrs, 4: value})
     told = explain(now, GOOD, {4}, log_asked=True)
     assert f"event {steps[-1].number} of PCR 4" in told[0]
@@ -191,7 +191,8 @@ def test_refuted_pcrs_are_read_from_the_findings():
 
 
 def event(data: bytes, *, hashed: bytes | None = None, kind: int = tcg.EV_IPL) -> Event:
-    return Event(1, 4, kind, {tcg.SHA256: tcg.digest(tcg.SHA256, data if hashed is None else hashed)}, data)
+    digest = tcg.digest(tcg.SHA256, data if hashed is None else hashed)
+    return Event(1, 4, kind, (tcg.SHA256,), (digest,), data)
 
 
 @pytest.mark.parametrize(

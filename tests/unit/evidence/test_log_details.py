@@ -115,7 +115,7 @@ def test_as_many_algorithms_as_a_tpm_has_banks_are_read() -> None:
     pairs = [(0x100 + number, 1 + number) for number in range(MAX_BANKS - 1)] + [(0x200, logs.MAX_DIGEST_BYTES)]
     log = parse_event_log(spec(*pairs) + event(*pairs, pcr=23))
     assert [tuple(found) for found in log.algorithms] == pairs
-    assert [len(log.events[0].digests[tpm_id]) for tpm_id, _ in pairs] == [size for _, size in pairs]
+    assert [len(log.events[0].digest(tpm_id)) for tpm_id, _ in pairs] == [size for _, size in pairs]
     assert log.touched() == {23}
 
 
