@@ -293,8 +293,8 @@ class Prober:
             known = KnownLogs(_keys(identity))
         # A list is not read by rules that lack a part: it would be for nothing, and where it was left would be lost.
         whole = [policy for policy in policies if not policy.material.missing]
-        found = ((policy.digest(), rule_of(policy, at=int(now))) for policy in whole)
-        rules = {digest: rule for digest, rule in found if rule is not None}
+        found = ((policy, rule_of(policy, at=int(now))) for policy in whole)
+        rules = {policy.digest(): rule for policy, rule in found if rule is not None}
         wants_log = any(policy.spec.tpm.event_log is not None for policy in policies)
         return Question(
             hsm.metadata.uid,

@@ -15,6 +15,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -291,7 +292,9 @@ def _peer_certificate(response: aiohttp.ClientResponse) -> tuple[bytes, int]:
     return _key_of(response.peer_certificate if isinstance(response, _Response) else b"")
 
 
+@lru_cache(maxsize=1024)
 def _key_of(der: bytes) -> tuple[bytes, int]:
+    """Asked several times a call, and a peer's certificate stays the same for most of a day."""
     if not der:
         raise PeerNotAuthenticated("the peer showed no certificate")
     try:
