@@ -1,9 +1,10 @@
-"""Every exit status of `chatelaine` beside 0. Usage errors: 2, as typer does; of `verify`, `evidence`, `policy` 64."""
+"""Every exit status of `chatelaine` beside 0. Usage errors: 2, as typer does; of those whose 2 is an answer 64."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from chatelaine.diagnosis.check import State
 from chatelaine.model.verdict import Verdict
 
 FAILED: Final = 1
@@ -16,3 +17,5 @@ UNWRITABLE: Final = 74
 """A file that could be opened cannot be read or written, or nobody reads the output (`EX_IOERR`)."""
 VERIFY_USAGE: Final = 64
 """Usage errors of `verify`, `evidence` and `policy` (`EX_USAGE`): their 2 says *cannot tell*."""
+STATES: Final = {State.READY: 0, State.NOT_READY: 1, State.CANNOT_TELL: 2}
+"""How `explain`, `doctor` and `check` end. Their usage errors are 64, too."""
