@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from chatelaine.appraisal.capture import Capture
+from chatelaine.appraisal.policy_words import shown
 from chatelaine.cli.live_hosts import Asked, LiveHosts, NotThisHost, Standing, Wanted, live_hosts
 from chatelaine.cli.live_verdicts import accounted_in, verdict_of, was_refuted
 from chatelaine.cli.policy_ends import CANNOT_TELL, REFUSED, Reach, ended, say
@@ -17,7 +18,7 @@ from chatelaine.evidence.errors import EventLogMismatch, EvidenceError
 from chatelaine.evidence.reference_values import Predicate
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.evidence.uefi_command_line import STUB_PCR
-from chatelaine.kube.errors import KubeError
+from chatelaine.kube.errors import KubeError, NotFound
 from chatelaine.model.claim import HsmClaim
 from chatelaine.model.common import ObjectMeta
 from chatelaine.model.hsm import Hsm
@@ -28,6 +29,8 @@ from chatelaine.model.verdict import Verdict
 from chatelaine.pki.errors import PkiError
 from chatelaine.wire.peer import PeerError, PeerNotAuthenticated, PeerRefused
 
+MAX_NAMED: Final = 16
+"""Hsms that are named where the one asked for is not there."""
 LOG_TOO_LONG: Final = "LogTooLong"
 """What an agent answers whose log is over the bound."""
 
@@ -115,7 +118,11 @@ async def _ask_all(names: Sequence[str], selection: Selection, reach: Reach) -> 
 
 
 async def _ask(live: LiveHosts, name: str, selection: Selection) -> Asked:
-    hsm = await live.hsm(name)
+    try:
+        hsm = await live.hsm(name)
+    except NotFound as error:
+        known = ", ".join(shown(hsm.metadata.name) for hsm in (await live.hsms())[:MAX_NAMED]) or "none"
+        raise ended(f"there is no Hsm {shown(name)}. In this cluster: {known}", CANNOT_TELL) from error
     try:
         asked = await _asked(live, hsm, selection)
     except (NotThisHost, EvidenceError, PeerNotAuthenticated) as error:

@@ -14,9 +14,11 @@ from pydantic import ValidationError
 
 from chatelaine.appraisal.policy_words import shown
 from chatelaine.cli import policy_inputs, verify_inputs
+from chatelaine.cli.policy_lists import twice
 from chatelaine.evidence.dsse import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
 from chatelaine.evidence.errors import ReferenceValuesError
 from chatelaine.evidence.reference_values import PAYLOAD_TYPE, Predicate, read_predicate
+from chatelaine.model.identifiers import API_VERSION
 from chatelaine.model.policy import AttestationPolicySpec
 
 KIND: Final = "AttestationPolicy"
@@ -112,6 +114,8 @@ def _unwrapped(name: str, value: object) -> tuple[str, dict[str, Any]]:
     if isinstance(value, dict) and ("kind" in value or "spec" in value):
         if value.get("kind", KIND) != KIND:
             raise typer.BadParameter(f"{name}: of kind {shown(value['kind'])}, not {KIND}")
+        if value.get("apiVersion", API_VERSION) != API_VERSION:
+            raise typer.BadParameter(f"{name}: of apiVersion {shown(value['apiVersion'])}, not {API_VERSION}")
         metadata = value.get("metadata")
         called = str(metadata.get("name") or "") if isinstance(metadata, dict) else ""
         value = value.get("spec")
@@ -126,6 +130,10 @@ def _policy(name: str, value: object) -> PolicyFile:
     called, raw = _unwrapped(name, value)
     spec = typed(name, raw)
     known(name, raw, spec)
+    again = [shown(entry) for entry in itertools.islice(twice(raw), MAX_NAMED)]
+    if again:
+        verb = "stands" if len(again) == 1 else "stand"
+        raise typer.BadParameter(f"{name}: {', '.join(again)} {verb} twice; the API server takes each once")
     return PolicyFile(called, raw, spec)
 
 

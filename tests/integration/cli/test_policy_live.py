@@ -161,6 +161,10 @@ async def test_nothing_is_captured_where_one_of_several_hosts_is_silent(cluster:
         done = await bench.capture(hosts[0].name, hosts[1].name)
         assert (done.status, done.out) == (2, "")
         assert f"{hosts[1].name}: nothing was captured" in done.err
+        done = await bench.capture("nobody")
+        assert (done.status, done.out) == (2, "")
+        assert "there is no Hsm nobody. In this cluster: " in done.err
+        assert hosts[0].name in done.err
 
 
 async def test_without_the_operators_key_no_host_is_asked_and_no_key_is_made(cluster: OperatorCluster) -> None:

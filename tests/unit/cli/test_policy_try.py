@@ -38,7 +38,12 @@ def evidence_file(folder: Path, told: Told = GOOD, name: str = "round.cbor") -> 
 
 def policy_file(folder: Path, spec: Json, name: str = "policy.yaml") -> str:
     path = folder / name
-    manifest = {"apiVersion": "x", "kind": "AttestationPolicy", "metadata": {"name": "base"}, "spec": spec}
+    manifest = {
+        "apiVersion": "chatelaine.dev/v1alpha1",
+        "kind": "AttestationPolicy",
+        "metadata": {"name": "base"},
+        "spec": spec,
+    }
     path.write_text(yaml.safe_dump(manifest))
     return str(path)
 
@@ -244,6 +249,31 @@ def test_key_that_stands_twice_is_wrong_usage(tmp_path: Path) -> None:
     code, _, err = compared(str(path), str(path))
     assert code == 64
     assert "stands twice" in err
+
+
+@pytest.mark.parametrize(
+    ("tpm", "place"),
+    [
+        ({"pcrs": {"bank": "Sha256", "values": [{"index": 7, "anyOf": [digit * 64]} for digit in "ab"]}}, "values[1]"),
+        ({"pcrs": {"bank": "Sha256", "values": [{"index": 7, "anyOf": ["a" * 64] * 2}]}}, "values[0].anyOf[1]"),
+    ],
+    ids=["PCR", "value"],
+)
+def test_entry_that_no_server_would_take_twice_is_wrong_usage(
+    tmp_path: Path, tpm: dict[str, object], place: str
+) -> None:
+    (tmp_path / "p.json").write_text(json.dumps({"spec": {"freshness": {"maxAgeSeconds": 30}, "tpm": tpm}}))
+    code, _, err = compared(str(tmp_path / "p.json"), str(tmp_path / "p.json"))
+    assert code == 64
+    assert f"spec.tpm.pcrs.{place}" in told(err)
+    assert "the API server takes each once" in told(err)
+
+
+def test_policy_of_another_version_is_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(json.dumps({"apiVersion": "chatelaine.dev/v9", "spec": policy()}))
+    code, _, err = compared(str(tmp_path / "p.json"), str(tmp_path / "p.json"))
+    assert code == 64
+    assert "of apiVersion chatelaine.dev/v9, not chatelaine.dev/v1alpha1" in told(err)
 
 
 def test_live_and_files_together_are_wrong_usage(tmp_path: Path) -> None:
