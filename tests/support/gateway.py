@@ -67,6 +67,7 @@ class GatewayProcess:
         # Unix socket paths are short, pytest's temporary folders are not.
         self.socket_path = Path(f"/tmp/chat-gw-{os.getpid()}-{id(self)}/s")
         self.process: subprocess.Popen[bytes] | None = None
+        self.listen = "127.0.0.1:0"
         self.port = 0
 
     def start(self) -> GatewayProcess:
@@ -74,7 +75,7 @@ class GatewayProcess:
         command = [
             sys.executable, "-m", "chatelaine.cli.gateway",
             "--host-name", self.host, "--state-dir", str(self.state), "--tls-dir", str(self.folder / "tls"),
-            "--listen", "127.0.0.1:0", "--local-socket", str(self.socket_path), "--ready-file", str(self.ready),
+            "--listen", self.listen, "--local-socket", str(self.socket_path), "--ready-file", str(self.ready),
             "--hsm", self.hsm,
         ]  # fmt: skip
         env = {name: value for name, value in os.environ.items() if not name.startswith("SOFTHSM")}

@@ -11,6 +11,7 @@ import typer.main
 
 from chatelaine.cli.main import SUBCOMMANDS
 from chatelaine.pkcs11.settings import ENVIRONMENT_OF_MODULES
+from chatelaine.proxy.binding import ROOT_VARIABLE
 from tools.reference.markdown import page, table
 
 
@@ -31,6 +32,11 @@ def text() -> str:
                     "`KUBECONFIG`",
                     "`operator`, `host invite`, `host enter`, `policy`, `uninstall`",
                     "the cluster, where `--kubeconfig` names none",
+                ),
+                (
+                    f"`{ROOT_VARIABLE}`",
+                    "`proxy`",
+                    "the folder of all bindings (Service Binding), where `--binding` names none",
                 ),
                 (
                     ", ".join(f"`{name}`" for name in ENVIRONMENT_OF_MODULES),

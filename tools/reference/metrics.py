@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from chatelaine.gateway.metrics import Metrics
+from chatelaine.proxy.metrics import Metrics as ProxyMetrics
 from chatelaine.telemetry.metrics import OperatorMetrics
 from tools.reference.markdown import page, table
 
@@ -19,7 +20,7 @@ def text() -> str:
     """The page."""
     head = ("metric", "type", "labels", "what")
     return page(
-        "operator/chatelaine/telemetry/metrics.py and operator/chatelaine/gateway/metrics.py",
+        "telemetry/metrics.py, gateway/metrics.py and proxy/metrics.py in operator/chatelaine/",
         "# Metrics",
         "Prometheus text format, at `/metrics` of the ports in [ports.md](ports.md). Labels are closed sets, or names\n"
         "of `Hsm`s; no tenant's name is one.",
@@ -27,6 +28,8 @@ def text() -> str:
         table(head, _rows(OperatorMetrics().registry)),
         "## Gateway",
         table(head, _rows(Metrics(lambda: 0, lambda: 0.0).registry)),
+        "## Sidecar",
+        table(head, _rows(ProxyMetrics(lambda: 0.0, lambda: 0).registry)),
     )
 
 

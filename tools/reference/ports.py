@@ -40,10 +40,19 @@ def text() -> str:
             "`/local/v1/…`, `/healthz`, `/metrics`",
         ),
         ("`agent`", f"{agent}", "`--listen`", "mutual TLS", "the operator's certificate alone", "`/v1/…`"),
+        (
+            "`proxy`", "Unix socket", "`--listen`", "HTTP; the pod alone, by the socket's mode or by loopback",
+            "the application", "`/v1/keys/…`, `/v1/random`; `/healthz`, `/readyz`",
+        ),
+        (
+            "`proxy`", "none", "`--metrics-listen`", "plain HTTP", "kubelet, Prometheus",
+            "`/healthz`, `/readyz`, `/metrics`",
+        ),
     )  # fmt: skip
     return page(
-        "the settings of operator, gateway and agent",
+        "the settings of operator, gateway, agent and proxy",
         "# Ports",
-        "The operator dials agents and gateways; neither dials the cluster. A host dials the operator once, to join.",
+        "The operator dials agents and gateways; neither dials the cluster. A host dials the operator once, to join.\n"
+        "An application's sidecar (`proxy`) dials the gateway of its binding.",
         table(("process", "port", "option", "protocol", "who connects", "paths"), rows),
     )

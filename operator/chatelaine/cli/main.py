@@ -17,6 +17,7 @@ SUBCOMMANDS: Final = {
     "operator": "Watch the cluster and bind claims to attested HSMs.",
     "gateway": "Serve an HSM to attested workloads.",
     "agent": "Answer for this host's TPM and HSM.",
+    "proxy": "Let an application of this pod use its keys by plain HTTP.",
     "host": "Let a host join, and join.",
     "verify": "Verify evidence offline.",
     "evidence": "Look at the evidence that an operator has stored.",

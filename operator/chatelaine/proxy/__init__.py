@@ -1,0 +1,1 @@
+"""The sidecar of an application: owns the caller's key, renews its tokens, and lets plain HTTP clients use its keys."""
