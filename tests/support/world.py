@@ -16,7 +16,7 @@ from chatelaine.appraisal.ima_history import ImaFindings
 from chatelaine.model.claim import HsmClaim, HsmClaimStatus
 from chatelaine.model.common import ObjectMeta
 from chatelaine.model.hsm import Hsm, Mode
-from chatelaine.model.identifiers import ANNOTATION_READMIT, key_label
+from chatelaine.model.identifiers import ANNOTATION_READMIT
 from chatelaine.model.keys import KeyState
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import Reason
@@ -191,7 +191,7 @@ class World:
         for claim in self.claims.values():
             meta = claim.metadata
             keyed = frozenset(
-                key_label(meta.uid, key.name, version.version)
+                version.label(meta.uid, key.name)
                 for key in claim.status.keys
                 for version in key.versions
                 if version.hsm.uid == uid and version.state is not KeyState.DESTROYED
@@ -261,6 +261,7 @@ class World:
                 if v.manifest["metadata"]["labels"].get("chatelaine.dev/claim-uid") == uid
             },
             foreign_allows=self.foreign,
+            living=frozenset(other.metadata.uid for other in self.claims.values() if other.metadata.uid != uid),
             binding={item: BindingFacts(f"{item}.svc", 8443, "ca", ("sha256:" + "0" * 64,)) for item in self.hsms},
         )
 

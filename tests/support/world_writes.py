@@ -49,8 +49,16 @@ def set_hsm_status(world: World, action: p.SetHsmStatus) -> None:
 
 def allocate_hsm(world: World, action: p.AllocateHsm) -> None:
     item = world.hsm(action.hsm, action.hsm_uid)
-    seats = item.status.allocations
+    seats, retained = item.status.allocations, item.status.retained
+    held = {kept.claim_uid: kept.adopted_by for kept in retained}
+    if any(uid not in held or held[uid] not in (None, action.claim_uid) for uid in action.adopts):
+        raise Refused("these keys are not to be had")
+    if any(uid == claim.metadata.uid for claim in world.claims.values() for uid in action.adopts):
+        raise Broken("keys of a claim that lives were handed over")
+    mine = {"adopted_by": action.claim_uid}
+    retained = [k.model_copy(update=mine) if k.claim_uid in action.adopts else k for k in retained]
     if any(seat.claim_uid == action.claim_uid for seat in seats):
+        world.put_hsm(item, retained=retained)
         return
     exclusive = any(seat.mode is Mode.EXCLUSIVE for seat in seats) or (action.mode is Mode.EXCLUSIVE and seats)
     if item.metadata.deletion_timestamp is not None or len(seats) >= action.limit or exclusive:
@@ -62,7 +70,7 @@ def allocate_hsm(world: World, action: p.AllocateHsm) -> None:
         claim_uid=action.claim_uid, namespace=action.namespace, name=action.name, mode=action.mode,
         sequence=action.sequence, at=timestamp(world.now),
     )  # fmt: skip
-    world.put_hsm(item, allocations=[*seats, seat])
+    world.put_hsm(item, allocations=[*seats, seat], retained=retained)
 
 
 def release_allocation(world: World, action: p.ReleaseAllocation) -> None:
@@ -81,6 +89,7 @@ def retain_keys(world: World, action: p.RetainKeys) -> None:
     known[action.claim_uid] = Retained(
         claim_uid=action.claim_uid, namespace=action.namespace, namespace_uid=action.namespace_uid,
         name=action.name, keys=list(keys.values()), at=before.at if before else timestamp(world.now),
+        adopted_by=before.adopted_by if before else None,
     )  # fmt: skip
     world.put_hsm(item, retained=list(known.values()))
 

@@ -171,9 +171,11 @@ def apply_all(
         why: Exception | None = None
         news = False
         if isinstance(action, AllocateHsm):
-            why = _refusal(hsm, seats, action)
-            news = why is None and not _sits(seats, action.claim_uid)
-            if news:
+            why = _refusal(hsm, seats, action) or _not_to_be_had(retained, action)
+            adopted = retained if why is not None else _adopt(retained, action)
+            seated = _sits(seats, action.claim_uid)
+            news, retained = why is None and (not seated or adopted != retained), adopted
+            if why is None and not seated:
                 seats.append(
                     Allocation(
                         claim_uid=action.claim_uid,
@@ -213,6 +215,23 @@ def _refusal(hsm: Hsm, seats: list[Allocation], action: AllocateHsm) -> SeatRefu
     return None
 
 
+def _not_to_be_had(retained: list[Retained], action: AllocateHsm) -> SeatRefused | None:
+    """Keys are handed over once: to the first claim that takes them, by whichever operator."""
+    held = {kept.claim_uid: kept.adopted_by for kept in retained}
+    for uid in action.adopts:
+        if uid not in held:
+            return SeatRefused(f"Hsm {action.hsm} retains no keys of claim {uid}")
+        if held[uid] not in (None, action.claim_uid):
+            return SeatRefused(f"Hsm {action.hsm}: another claim has taken over the keys of claim {uid}")
+    return None
+
+
+def _adopt(retained: list[Retained], action: AllocateHsm) -> list[Retained]:
+    """Noted with the seat, in one write."""
+    mine = {"adopted_by": action.claim_uid}
+    return [kept.model_copy(update=mine) if kept.claim_uid in action.adopts else kept for kept in retained]
+
+
 def _overfull(retained: list[Retained], action: RetainKeys) -> Invalid | None:
     """What the API server would refuse for its size, told to the one who asked: it must not spoil the whole batch."""
     before = next((kept for kept in retained if kept.claim_uid == action.claim_uid), None)
@@ -236,6 +255,7 @@ def _retain(retained: list[Retained], action: RetainKeys, now: float) -> list[Re
         name=action.name,
         keys=[keys[place] for place in sorted(keys)],
         at=before.at if before is not None else timestamp(now),
+        adopted_by=before.adopted_by if before is not None else None,
     )
     if before is None:
         return [*retained, merged]

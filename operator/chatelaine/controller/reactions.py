@@ -14,7 +14,6 @@ from chatelaine.controller.snapshots import Snapshots
 from chatelaine.controller.world import ClaimIndex, HsmIndex, World
 from chatelaine.kube.port import ObjectKey
 from chatelaine.kube.watch import Changed
-from chatelaine.model.identifiers import key_label
 from chatelaine.model.keys import KeyState
 from chatelaine.reconcile.judged import Standing
 from chatelaine.telemetry.log import logger
@@ -87,7 +86,8 @@ class Reactions:
         self._claims(old ^ new)
         if after is None or (before is not None and before.uid != after.uid):
             self._claims(before.index.seats if before is not None else ())
-        if old - new:
+        promised = [stored.index.adoptions if stored is not None else () for stored in (before, after)]
+        if old - new or promised[0] != promised[1]:
             self._waiting()
         host = self._hosts.named(name)
         if host is not None:
@@ -283,7 +283,7 @@ class Reactions:
         for status in claim.status.keys if claim is not None else ():
             for version in status.versions:
                 if version.state is not KeyState.PRE_ACTIVE:
-                    host.memory.made_keys.pop(key_label(stored.uid, status.name, version.version), None)
+                    host.memory.made_keys.pop(version.label(stored.uid, status.name), None)
 
 
 def _signature(host: Host, standing: Standing) -> tuple[object, ...]:

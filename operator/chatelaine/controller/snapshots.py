@@ -281,7 +281,9 @@ class Snapshots:
         uid, views = claim.metadata.uid, self.views()
         near = [view for view in views if uid in view.seats]
         memory = self._memory_of(claim)
-        prefix = claim_prefix(uid)
+        makers = {version.made_by or uid for key in claim.status.keys for version in key.versions}
+        prefixes = tuple(map(claim_prefix, {uid, *makers}))
+        formers = {one.claim_uid for view in views for one in view.adoptions.get((namespace, name), ())}
         return ClaimSnapshot(
             now=self._wall(),
             claim=claim,
@@ -289,8 +291,8 @@ class Snapshots:
             hsms=views,
             policies=self.policies(),
             bound_in_namespace=self._world.census.others(namespace, uid, self._memories.pending_in(namespace)),
-            made_keys=_with_prefix(memory.made_keys, prefix) if memory is not None else {},
-            key_faults=_with_prefix(memory.key_faults, prefix) if memory is not None else {},
+            made_keys=_with_prefix(memory.made_keys, prefixes) if memory is not None else {},
+            key_faults=_with_prefix(memory.key_faults, prefixes) if memory is not None else {},
             secret=self._secret(claim),
             network_policies={
                 (kept.namespace, kept.name): ObservedPolicy(kept.summary.digest, kept.summary.drifted)
@@ -298,6 +300,7 @@ class Snapshots:
             },
             foreign_allows=self._foreign_allows(near),
             binding={view.name: facts for view in near if (facts := self._binding(view.hsm)) is not None},
+            living=frozenset(former for former in formers if self._world.claim_key(former) is not None),
         )
 
     def _memory_of(self, claim: HsmClaim) -> HostMemory | None:
@@ -366,8 +369,8 @@ def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     return one[3] is other[3] and one[:3] == other[:3] and one[4:] == other[4:]
 
 
-def _with_prefix(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {label: value for label, value in values.items() if label.startswith(prefix)}
+def _with_prefix(values: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any]:
+    return {label: value for label, value in values.items() if label.startswith(prefixes)}
 
 
 def _seated(view: HsmView, given: Mapping[str, Mode], pending: Mapping[str, Mode]) -> HsmView:

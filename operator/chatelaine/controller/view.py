@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from chatelaine.model.claim import ClientSpec, HsmClaim
-from chatelaine.model.identifiers import key_label
+from chatelaine.model.claim import ClientSpec, HsmClaim, KeyVersionStatus
 from chatelaine.model.verdict import Verdict
 from chatelaine.reconcile.claim_snapshot import HsmView
 from chatelaine.reconcile.judged import Standing as Judged
@@ -51,7 +50,8 @@ def claim_view(claim: HsmClaim, hsm: HsmView, standing: ClaimStanding, pods: Liv
     allocation = claim.status.allocation
     if allocation is None or not standing.serves:
         return None
-    meta = claim.metadata
+    meta, usable = claim.metadata, usable_versions(claim, hsm)
+    makers = {version.made_by for versions in usable.values() for version in versions}
     deadline = standing.valid_until if claim.spec.policy_ref is not None else None
     if deadline is not None and deadline <= now:
         return None
@@ -60,7 +60,8 @@ def claim_view(claim: HsmClaim, hsm: HsmView, standing: ClaimStanding, pods: Liv
         namespace=meta.namespace or "",
         name=meta.name,
         sequence=allocation.sequence,
-        keys=tuple(_keys(claim, hsm)),
+        keys=tuple(_keys(claim, usable)),
+        adopted=tuple(sorted(uid for uid in makers if uid is not None)),
         clients=tuple(
             ClientView(
                 service_account=client.service_account,
@@ -76,8 +77,7 @@ def claim_view(claim: HsmClaim, hsm: HsmView, standing: ClaimStanding, pods: Liv
     )
 
 
-def _keys(claim: HsmClaim, hsm: HsmView) -> Iterable[KeyView]:
-    usable = usable_versions(claim, hsm)
+def _keys(claim: HsmClaim, usable: Mapping[str, tuple[KeyVersionStatus, ...]]) -> Iterable[KeyView]:
     for spec in claim.spec.keys or ():
         versions = usable.get(spec.name, ())
         if versions:
@@ -89,7 +89,7 @@ def _keys(claim: HsmClaim, hsm: HsmView) -> Iterable[KeyView]:
                     KeyVersionView(
                         version=version.version,
                         state=version.state.value,
-                        label=key_label(claim.metadata.uid, spec.name, version.version),
+                        label=version.label(claim.metadata.uid, spec.name),
                     )
                     for version in versions
                 ),

@@ -29,8 +29,8 @@ from chatelaine.kube.watch import Changed, Kept, Watch
 from chatelaine.model.claim import ClientSpec, HsmClaim
 from chatelaine.model.common import LabelSelector
 from chatelaine.model.conditions import is_true
-from chatelaine.model.hsm import Hsm, Mode
-from chatelaine.model.identifiers import LABEL_MANAGED_BY, MANAGED_BY, key_label
+from chatelaine.model.hsm import Adoption, Hsm, Mode
+from chatelaine.model.identifiers import LABEL_MANAGED_BY, MANAGED_BY
 from chatelaine.model.keys import KeyState
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.reasons import ConditionType
@@ -64,13 +64,14 @@ class ClaimIndex:
 class HsmIndex:
     """What other objects look up of an Hsm. `gateway`: namespace and Service of its gateway.
 
-    `seats`: uid of each claim with a seat, and its namespace; `enrolled`: has an identity.
+    `seats`: uid of each claim with a seat, and its namespace; `enrolled`: has an identity; `adoptions`: as in the spec.
     """
 
     policy: str
     gateway: tuple[str, str] | None
     seats: Mapping[str, str]
     enrolled: bool
+    adoptions: tuple[Adoption, ...] = ()
 
 
 class Listener(Protocol):
@@ -357,6 +358,7 @@ def index_hsm(hsm: Hsm) -> HsmIndex:
         (service.namespace, service.name) if service is not None else None,
         {seat.claim_uid: seat.namespace for seat in hsm.status.allocations},
         hsm.status.identity is not None,
+        tuple(hsm.spec.adoptions or ()),
     )
 
 
@@ -367,7 +369,7 @@ def index_claim(claim: HsmClaim) -> ClaimIndex:
     for key in claim.status.keys:
         for version in key.versions:
             if version.state is not KeyState.DESTROYED:
-                labels.setdefault(version.hsm.uid, set()).add(key_label(meta.uid, key.name, version.version))
+                labels.setdefault(version.hsm.uid, set()).add(version.label(meta.uid, key.name))
     bound = {
         hsm_uid: BoundClaim(
             uid=meta.uid,

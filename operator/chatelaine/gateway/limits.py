@@ -42,6 +42,8 @@ MAX_CLAIMS: Final = 4096
 MAX_KEYS_PER_CLAIM: Final = MAX_CLAIM_KEYS
 MAX_VERSIONS_PER_KEY: Final = MAX_KEY_VERSIONS
 MAX_CLIENTS_PER_CLAIM: Final = 64
+MAX_ADOPTED_PER_CLAIM: Final = 16
+"""Former claims whose keys one has taken over."""
 MAX_POLICIES_PER_CLAIM: Final = 8
 """Their digests stand in each token, which has 4 KiB."""
 MAX_DEADLINE_SECONDS: Final = 86400.0

@@ -5,8 +5,9 @@ An update is taken whole or not at all:
 1. `instance` is this very process's: an update made for an earlier life is refused.
 2. `(term, number)` is above the last one taken: a deposed leader, or a replay, extends and overrides nothing.
 3. A change builds on the view that is held: same term, and `base` is its number. Otherwise a whole view is needed.
-4. Bounds and cross-references hold; each key version's label is the one that belongs to its claim, so no view can lead
-   an operation to another claim's key, or to the token's own service keys.
+4. Bounds and cross-references hold; each key version's label is the one that belongs to its claim, or to a former one
+   whose keys only this claim has taken over. So no view can lead an operation to a key of another claim that is served,
+   or to the token's own service keys.
 5. What is both granted and revoked in one update is revoked.
 
 A deadline is `valid_for_seconds` after receipt on the monotonic clock or `valid_until` on the wall clock, whichever
@@ -22,6 +23,7 @@ from typing import Final
 
 from chatelaine.gateway.errors import ViewOutdated, ViewRefused
 from chatelaine.gateway.limits import (
+    MAX_ADOPTED_PER_CLAIM,
     MAX_CLAIMS,
     MAX_CLIENTS_PER_CLAIM,
     MAX_DEADLINE_SECONDS,
@@ -119,6 +121,8 @@ class LiveView:
         by_name = {(claim.namespace, claim.name): claim for claim in claims.values()}
         if len(by_name) != len(claims):
             raise ViewRefused("two claims of one name")
+        if _handed_out_twice(claims):
+            raise ViewRefused("keys of one claim for two")
         before, self._claims = self._claims, claims
         standing_before, self._standing = self._standing, standing
         self._by_name, self.cluster = by_name, cluster
@@ -155,6 +159,12 @@ class LiveView:
             raise ViewOutdated("not above the last view taken")
         if update.base is not None and (not self._held or update.term != self.term or update.base != self.number):
             raise ViewOutdated("a change of a view that is not held")
+
+
+def _handed_out_twice(claims: Mapping[str, ClaimGrant]) -> bool:
+    """Has a claim taken over keys of one that is served, or two of them those of the same?"""
+    adopted = [uid for claim in claims.values() for uid in claim.owns if uid != claim.uid]
+    return len(set(adopted)) != len(adopted) or any(uid in claims for uid in adopted)
 
 
 def _cut(before: HsmStanding | None, after: HsmStanding | None) -> bool:
@@ -203,7 +213,10 @@ def _claim(said: ClaimView, now: Moment) -> ClaimGrant:
         raise ViewRefused(f"claim {said.uid}: too many keys or clients")
     if len(said.policy_digests) > MAX_POLICIES_PER_CLAIM or max(map(len, said.policy_digests), default=0) > 128:
         raise ViewRefused(f"claim {said.uid}: too many policy digests, or one too long")
-    keys = {key.name: _key(said.uid, key) for key in said.keys if key.type in _KEY_TYPES}
+    if len(said.adopted) > MAX_ADOPTED_PER_CLAIM or not all(map(CLAIM_UID.fullmatch, said.adopted)):
+        raise ViewRefused(f"claim {said.uid}: too many former claims, or a uid that is none")
+    owns = frozenset({said.uid, *said.adopted})
+    keys = {key.name: _key(said.uid, owns, key) for key in said.keys if key.type in _KEY_TYPES}
     if len({key.name for key in said.keys}) != len(said.keys):
         raise ViewRefused(f"claim {said.uid}: two keys of one name")
     return ClaimGrant(
@@ -216,16 +229,18 @@ def _claim(said: ClaimView, now: Moment) -> ClaimGrant:
         subjects=_subjects(said.clients),
         policy_digests=said.policy_digests,
         deadline=_deadline(said.valid_for_seconds, said.valid_until, now),
+        owns=owns,
     )
 
 
-def _key(claim_uid: str, said: KeyView) -> KeyGrant:
+def _key(claim_uid: str, owns: frozenset[str], said: KeyView) -> KeyGrant:
     if not _SHORT_NAME.fullmatch(said.name):
         raise ViewRefused(f"claim {claim_uid}: a key's name is none")
     if len(said.versions) > MAX_VERSIONS_PER_KEY or len({item.version for item in said.versions}) != len(said.versions):
         raise ViewRefused(f"claim {claim_uid}, key {said.name}: too many versions, or one twice")
     for item in said.versions:
-        if parse_key_label(item.label) != (claim_uid, said.name, item.version):
+        label = parse_key_label(item.label)
+        if label is None or label.claim_uid not in owns or label[1:] != (said.name, item.version):
             raise ViewRefused(f"claim {claim_uid}, key {said.name}: a label that is another key's")
     versions = (
         KeyVersion(item.version, _STATES[item.state], item.label) for item in said.versions if item.state in _STATES

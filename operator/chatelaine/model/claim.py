@@ -31,6 +31,7 @@ from chatelaine.model.common import (
     validations,
 )
 from chatelaine.model.hsm import EpochStatus, Mode, Pkcs11Uri, PolicyStatusRef
+from chatelaine.model.identifiers import key_label
 from chatelaine.model.keys import WORKING_KEY_TYPE_RULE, WORKING_USAGES_RULE, KeyState, KeyType, Sensitivity, Usage
 from chatelaine.model.policy import Compliance, WorkloadType
 
@@ -191,6 +192,13 @@ class KeyVersionStatus(Model):
     created_at: Annotated[Timestamp | None, Field(description="When the token made it.")] = None
     suspect_since: Annotated[Timestamp | None, Field(description="Since when this version is suspect.")] = None
     reason: Annotated[Text | None, Field(description="Why it is in this state.")] = None
+    made_by: Annotated[
+        Uid | None, Field(description="UID of the claim that made it, where this one has taken it over.")
+    ] = None
+
+    def label(self, claim_uid: str, key: str) -> str:
+        """`CKA_LABEL` of this version of `key`, which the claim with `claim_uid` has in its status."""
+        return key_label(self.made_by or claim_uid, key, self.version)
 
 
 class KeyStatus(Model):

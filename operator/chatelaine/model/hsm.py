@@ -160,6 +160,17 @@ class Offers(Model):
     ] = None
 
 
+class Adoption(Model):
+    """An administrator's word that a claim takes over the keys of one that is gone."""
+
+    claim_uid: Annotated[Uid, Field(description="UID of the claim that made the keys, as their labels say.")]
+    namespace: Annotated[ShortName, Field(description="Namespace of the claim that takes them over.")]
+    name: Annotated[Name, Field(description="Its name.")]
+    suspect_since: Annotated[
+        Timestamp | None, Field(description="Since when these keys are suspect; a restore must not wash that off.")
+    ] = None
+
+
 class HsmSpec(Model):
     """One token, where its host is reached, and what it is offered for."""
 
@@ -188,6 +199,14 @@ class HsmSpec(Model):
     cordoned: Annotated[Cordon | None, Field(description="Enabled: no new claims.")] = None
     capacity: Annotated[Capacity | None, Field(description="Absent: 100 claims.")] = None
     offers: Annotated[Offers | None, Field(description="What this HSM is offered for.")] = None
+    adoptions: Annotated[
+        list[Adoption] | None,
+        Field(
+            max_length=MAX_ALLOCATIONS,
+            description="Which claims take over keys of claims that are gone, as after a restore.",
+            json_schema_extra=map_list("claimUid"),
+        ),
+    ] = None
 
 
 class AttestationKeyStatus(Model):
@@ -334,6 +353,9 @@ class Retained(Model):
         Field(max_length=MAX_RETAINED_KEYS, description="Key versions.", json_schema_extra=map_list("name", "version")),
     ]
     at: Annotated[Timestamp, Field(description="When they were retained.")]
+    adopted_by: Annotated[
+        Uid | None, Field(description="UID of the one claim that has taken these keys over; no other may.")
+    ] = None
 
 
 class HsmStatus(Model):

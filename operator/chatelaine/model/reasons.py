@@ -72,6 +72,7 @@ class Reason(enum.StrEnum):
     WAITING_FOR_ATTESTATION = "WaitingForAttestation"
     RELEASE_REFUSED = "ReleaseRefused"
     HSM_GONE = "HsmGone"
+    ADOPTION_PENDING = "AdoptionPending"
     REBINDING = "Rebinding"
     # KeysReady
     KEYS_ACTIVE = "KeysActive"
@@ -82,6 +83,7 @@ class Reason(enum.StrEnum):
     KEY_TYPE_CHANGED = "KeyTypeChanged"
     KEYS_RETAINED = "KeysRetained"
     KEY_DESTROYED = "KeyDestroyed"
+    KEYS_ADOPTED = "KeysAdopted"
     # NetworkReady
     POLICIES_APPLIED = "PoliciesApplied"
     POLICIES_REMOVED = "PoliciesRemoved"
@@ -139,6 +141,9 @@ EXPLAINED: Final[dict[Reason, str]] = {
     Reason.WAITING_FOR_ATTESTATION: "A suitable Hsm must first prove itself again.",
     Reason.RELEASE_REFUSED: "No release rule of the policies in force lets this claim bind.",
     Reason.HSM_GONE: "The bound Hsm does not exist any more.",
+    Reason.ADOPTION_PENDING: (
+        "The claim takes over keys of one that is gone (Hsm.spec.adoptions), and waits for the Hsm that holds them."
+    ),
     Reason.REBINDING: "The bound HSM was cut; the claim moves to another one.",
     Reason.KEYS_ACTIVE: "All keys exist inside the HSM.",
     Reason.KEYS_PENDING: "Keys are being made inside the HSM.",
@@ -146,6 +151,7 @@ EXPLAINED: Final[dict[Reason, str]] = {
     Reason.KEYS_SUSPECT: "Keys were in a token whose host was refuted; they are unusable until it is re-admitted.",
     Reason.NO_KEYS: "The claim asks for no keys.",
     Reason.KEY_TYPE_CHANGED: "A key of that name and another type exists; choose another name for the new type.",
+    Reason.KEYS_ADOPTED: "Keys of a claim that is gone were taken over.",
     Reason.KEYS_RETAINED: "The keys could not be destroyed; they stand in the Hsm's retained list.",
     Reason.KEY_DESTROYED: "A deactivated key version was destroyed, as asked for by annotation.",
     Reason.POLICIES_APPLIED: "The NetworkPolicies of this claim are in place.",

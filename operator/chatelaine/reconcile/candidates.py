@@ -119,10 +119,12 @@ def _chosen(snapshot: ClaimSnapshot, view: HsmView) -> Finding:
     return _finding("selector", holds, "NotSelected", f"does not carry the label {', '.join(wrong)}")
 
 
-def _offered(_: ClaimSnapshot, view: HsmView) -> Finding:
+def _offered(snapshot: ClaimSnapshot, view: HsmView) -> Finding:
     if view.hsm.metadata.deletion_timestamp is not None:
         return _finding("deletion", False, "Deleting", "is being deleted")
-    cordoned = view.hsm.spec.cordoned is Cordon.ENABLED
+    meta = snapshot.claim.metadata
+    # A claim whose keys are here already is no new one.
+    cordoned = view.hsm.spec.cordoned is Cordon.ENABLED and (meta.namespace or "", meta.name) not in view.adoptions
     return _finding("cordoned", not cordoned, "Cordoned", "is cordoned: no new claims")
 
 

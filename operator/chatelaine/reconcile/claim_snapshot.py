@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from chatelaine.model.claim import HsmClaim
-from chatelaine.model.hsm import Hsm, Mode
+from chatelaine.model.hsm import Adoption, Hsm, Mode
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.model.verdict import Outcome
 from chatelaine.reconcile.judged import Standing
@@ -37,6 +37,14 @@ class HsmView:
     def exclusive(self) -> frozenset[str]:
         """Uids of the claims that want it alone."""
         return frozenset(uid for uid, mode in self.seats.items() if mode is Mode.EXCLUSIVE)
+
+    @cached_property
+    def adoptions(self) -> Mapping[tuple[str, str], tuple[Adoption, ...]]:
+        """What its spec lets claims take over, by namespace and name of the claim."""
+        found: dict[tuple[str, str], tuple[Adoption, ...]] = {}
+        for one in self.hsm.spec.adoptions or ():
+            found[one.namespace, one.name] = (*found.get((one.namespace, one.name), ()), one)
+        return found
 
     @cached_property
     def sequences(self) -> Mapping[str, int | None]:
@@ -125,6 +133,7 @@ class ClaimSnapshot:
     `network_policies`: (namespace, name) -> what stands there, for those labelled with this claim's uid.
     `foreign_allows`: names of policies in the gateway's namespace that let others in (`network.lets_in`).
     `binding`: Hsm name -> how its gateway is reached, at least for the Hsms that this claim has seats on.
+    `living`: of the former claims whose keys this one may take over, the uids of those that exist after all.
     """
 
     now: float
@@ -139,3 +148,4 @@ class ClaimSnapshot:
     network_policies: Mapping[tuple[str, str], ObservedPolicy] = field(default_factory=dict)
     foreign_allows: tuple[str, ...] = ()
     binding: Mapping[str, BindingFacts] = field(default_factory=dict)
+    living: frozenset[str] = frozenset()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from chatelaine.model.claim import KeyVersionStatus, ReclaimPolicy
 from chatelaine.model.hsm import RetainedKey
-from chatelaine.model.identifiers import FINALIZER, key_label
+from chatelaine.model.identifiers import FINALIZER
 from chatelaine.model.keys import KeyState
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome
@@ -48,16 +48,17 @@ def deleting(work: Work) -> Next:
 
 def leave(work: Work, view: HsmView) -> tuple[list[Action], list[Action]]:
     """Keep track of the keys (first list), then give the seat back (second list)."""
-    keys = tuple(
-        RetainedKey(name=name, version=version.version, state=version.state)
-        for name, version in _alive(work, view.uid)
-        if not _retained(work, view, name, version.version)
-    )
-    claim = work.snapshot.claim.metadata
-    keep: list[Action] = []
-    if keys:
-        namespace = work.snapshot.namespace
-        keep.append(RetainKeys(view.name, view.uid, claim.uid, claim.namespace or "", namespace.uid, claim.name, keys))
+    keys: dict[str, tuple[RetainedKey, ...]] = {}
+    for name, version in _alive(work, view.uid):
+        maker = version.made_by or work.uid
+        if not _retained(view, maker, name, version.version):
+            kept = RetainedKey(name=name, version=version.version, state=version.state)
+            keys[maker] = (*keys.get(maker, ()), kept)
+    claim, namespace = work.snapshot.claim.metadata, work.snapshot.namespace
+    keep: list[Action] = [
+        RetainKeys(view.name, view.uid, maker, claim.namespace or "", namespace.uid, claim.name, made)
+        for maker, made in keys.items()
+    ]
     give = [ReleaseAllocation(view.name, view.uid, claim.uid)] if claim.uid in view.seats else []
     return keep, [*give]
 
@@ -80,9 +81,9 @@ def _alive(work: Work, hsm_uid: str) -> list[tuple[str, KeyVersionStatus]]:
     ]
 
 
-def _retained(work: Work, view: HsmView, name: str, version: int) -> bool:
+def _retained(view: HsmView, maker: str, name: str, version: int) -> bool:
     return any(
-        kept.claim_uid == work.uid and any((key.name, key.version) == (name, version) for key in kept.keys)
+        kept.claim_uid == maker and any((key.name, key.version) == (name, version) for key in kept.keys)
         for kept in view.hsm.status.retained
     )
 
@@ -98,7 +99,7 @@ def _leave_for_good(work: Work, uid: str) -> str | None:
     why = "does not answer" if view.standing.serves else f"is not trusted ({view.standing.reason})"
     if destroy and view.standing.serves and not view.silent:
         for name, version in alive:
-            work.actions.append(DestroyKey(view.name, view.uid, key_label(work.uid, name, version.version)))
+            work.actions.append(DestroyKey(view.name, view.uid, version.label(work.uid, name)))
         if work.uid in view.seats:
             work.actions.append(ReleaseAllocation(view.name, view.uid, work.uid))
         return None

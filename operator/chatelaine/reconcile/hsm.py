@@ -178,8 +178,11 @@ def _settle(snapshot: HsmSnapshot, standing: Standing) -> Iterable[Action]:
             yield ReleaseAllocation(hsm.name, hsm.uid, seat.claim_uid)
     if standing.reason is Reason.AWAITING_READMISSION and snapshot.hsm.status.identity is None:
         seats = {seat.claim_uid for seat in snapshot.hsm.status.allocations}
+        adopters = _adopters(snapshot)
         for uid, keys in left.items():
-            if uid not in seats:
+            if uid in adopters:
+                yield from _rebuild_adopted(snapshot, uid, keys, retained, adopters[uid])
+            elif uid not in seats:
                 yield from _rebuild(snapshot, uid, keys, retained, claims.get(uid))
 
 
@@ -207,9 +210,35 @@ def _rebuild(
             hsm.name, hsm.uid, uid, claim.namespace, claim.name, claim.mode, MAX_ALLOCATIONS, claim.sequence
         )
     elif fitting := _fitting(uid, keys, retained):
-        namespace = claim.namespace if claim else UNKNOWN_OWNER
-        name = claim.name if claim else UNKNOWN_OWNER
+        said = next((one for one in snapshot.hsm.spec.adoptions or () if one.claim_uid == uid), None)
+        owner = claim or said
+        namespace, name = (owner.namespace, owner.name) if owner is not None else (UNKNOWN_OWNER, UNKNOWN_OWNER)
         yield RetainKeys(hsm.name, hsm.uid, uid, namespace, None, name, fitting)
+
+
+def _adopters(snapshot: HsmSnapshot) -> dict[str, BoundClaim]:
+    """Claims that live here with keys which they have taken over, by the uid of the claim that made those."""
+    found = {}
+    for claim in snapshot.claims:
+        if claim.exists and claim.allocated_to == snapshot.hsm.metadata.uid:
+            makers = {key.claim_uid for key in map(parse_key_label, claim.key_labels) if key is not None}
+            found.update(dict.fromkeys(makers - {claim.uid}, claim))
+    return found
+
+
+def _rebuild_adopted(
+    snapshot: HsmSnapshot, uid: str, keys: Iterable[RetainedKey], retained: _Kept, claim: BoundClaim
+) -> Iterable[Action]:
+    """The same for keys that a claim had taken over: retained again, and its again, with its seat."""
+    hsm, status = snapshot.hsm.metadata, snapshot.hsm.status
+    if fitting := _fitting(uid, keys, retained):
+        yield RetainKeys(hsm.name, hsm.uid, uid, claim.namespace, None, claim.name, fitting)
+    adopted = any((kept.claim_uid, kept.adopted_by) == (uid, claim.uid) for kept in status.retained)
+    if not adopted or not _has_seat(snapshot, claim):
+        yield AllocateHsm(
+            hsm.name, hsm.uid, claim.uid, claim.namespace, claim.name, claim.mode, MAX_ALLOCATIONS, claim.sequence,
+            (uid,),
+        )  # fmt: skip
 
 
 # --- network and requests -------------------------------------------------------------------------------------

@@ -12,10 +12,11 @@ from typing import Final
 from chatelaine.model.claim import ClaimAllocation, HsmRefStatus, KeySpec, KeyStatus, KeyVersionStatus, ReclaimPolicy
 from chatelaine.model.common import MAX_CLAIM_KEYS, MAX_KEY_VERSIONS
 from chatelaine.model.conditions import timestamp
-from chatelaine.model.identifiers import ANNOTATION_DESTROY, key_label
+from chatelaine.model.identifiers import ANNOTATION_DESTROY
 from chatelaine.model.keys import KeyState
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome
+from chatelaine.reconcile.adoption import adopted_versions
 from chatelaine.reconcile.claim_snapshot import HsmView
 from chatelaine.reconcile.plan import DestroyKey, EmitEvent, EnsureKey, EventType
 from chatelaine.reconcile.work import Next, Work
@@ -23,6 +24,7 @@ from chatelaine.reconcile.work import Next, Work
 REMOVED: Final = "removed from the manifest"
 MOVED: Final = "the claim moved to another allocation"
 DESTROYED: Final = "destroyed as asked for by annotation"
+ADOPTED: Final = "taken over with a later version"
 LIVE: Final = frozenset({KeyState.PRE_ACTIVE, KeyState.ACTIVE})
 
 
@@ -33,6 +35,7 @@ def keys(work: Work) -> Next:
     work.keys = [_suspected(work, key) for key in work.keys]
     view, allocation = work.view, work.allocation
     if view is not None and allocation is not None and not work.paused:
+        _adopt(work, wanted, view, allocation)
         _destroy(work)
         work.keys = [_activated(work, key) for key in work.keys]
         if work.standing is not None and work.standing.serves and work.standing.fresh:
@@ -93,7 +96,7 @@ def _destroy(work: Work) -> None:
             view = work.find(version.hsm.uid)
             if view is None or not view.standing.serves or view.silent:
                 continue
-            work.actions.append(DestroyKey(view.name, view.uid, key_label(work.uid, key.name, version.version)))
+            work.actions.append(DestroyKey(view.name, view.uid, version.label(work.uid, key.name)))
             gone = version.model_copy(update={"state": KeyState.DESTROYED, "reason": DESTROYED})
             versions = [*key.versions[:place], gone, *key.versions[place + 1 :]]
             work.keys[index] = key.model_copy(update={"versions": versions})
@@ -105,18 +108,32 @@ def _activated(work: Work, key: KeyStatus) -> KeyStatus:
     """An intent whose key the gateway says exists."""
     versions = []
     for version in key.versions:
-        made = work.snapshot.made_keys.get(key_label(work.uid, key.name, version.version))
+        made = work.snapshot.made_keys.get(version.label(work.uid, key.name))
         if version.state is KeyState.PRE_ACTIVE and made is not None:
-            version = version.model_copy(
-                update={
-                    "state": KeyState.ACTIVE,
-                    "pkcs11_uri": made.pkcs11_uri,
-                    "public_key": made.spki_pem,
-                    "created_at": timestamp(made.at),
-                }
-            )
+            shown = {"pkcs11_uri": made.pkcs11_uri, "public_key": made.spki_pem}
+            if version.made_by is None:
+                shown |= {"state": KeyState.ACTIVE, "created_at": timestamp(made.at)}
+            elif version.version == max(one.version for one in key.versions):
+                shown |= {"state": KeyState.ACTIVE}
+            else:
+                shown |= {"state": KeyState.DEACTIVATED, "reason": ADOPTED}
+            version = version.model_copy(update=shown)
         versions.append(version)
     return key.model_copy(update={"versions": versions})
+
+
+def _adopt(work: Work, wanted: dict[str, KeySpec], view: HsmView, allocation: ClaimAllocation) -> None:
+    """Intents for the retained versions that this claim has taken over, of keys that it has no version of yet."""
+    known = {key.name for key in work.keys}
+    for name, spec in wanted.items():
+        if name in known or len(work.keys) >= MAX_CLAIM_KEYS:
+            continue
+        versions = adopted_versions(work.uid, name, view, allocation)
+        if versions:
+            work.keys.append(KeyStatus(name=name, type=spec.type, versions=versions))
+            numbers = ", ".join(str(version.version) for version in versions)
+            message = f"Key {name}: version {numbers} of a former claim on Hsm {view.name} is taken over."
+            work.after.append(EmitEvent(work.ref, EventType.NORMAL, Reason.KEYS_ADOPTED, message))
 
 
 def _intend(work: Work, wanted: dict[str, KeySpec], view: HsmView, allocation: ClaimAllocation) -> None:
@@ -158,8 +175,9 @@ def _ensure(work: Work, view: HsmView) -> None:
     for key in work.keys:
         for version in key.versions:
             if version.state is KeyState.PRE_ACTIVE and version.hsm.uid == view.uid:
-                label = key_label(work.uid, key.name, version.version)
-                work.after.append(EnsureKey(view.name, view.uid, label, key.type, may_generate=True))
+                label = version.label(work.uid, key.name)
+                # A key that is taken over is there, or it is lost: another one under its name would hide that.
+                work.after.append(EnsureKey(view.name, view.uid, label, key.type, may_generate=version.made_by is None))
 
 
 def _judge(work: Work, wanted: dict[str, KeySpec]) -> None:
@@ -193,7 +211,7 @@ def _made(work: Work, held: dict[str, KeyStatus], wanted: dict[str, KeySpec]) ->
     for name in wanted:
         live = [version for version in held[name].versions if version.state in LIVE] if name in held else []
         for version in live:
-            fault = work.snapshot.key_faults.get(key_label(work.uid, name, version.version))
+            fault = work.snapshot.key_faults.get(version.label(work.uid, name))
             if fault is not None and fault.damaged:
                 return Outcome.REFUTED, Reason.KEY_DAMAGED, f"Key {name}/{version.version}: {fault.message}"
             if fault is not None and version.state is KeyState.PRE_ACTIVE:

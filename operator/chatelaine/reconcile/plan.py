@@ -102,6 +102,8 @@ class AllocateHsm:
     The committer checks against the object it writes: not being deleted, uid as here, fewer than `limit` seats, no
     Exclusive seat of another claim, and for mode Exclusive no seat at all. A seat that is there already is success.
     `sequence` goes into the seat: the claim's allocation is believed only if it carries the same number.
+    `adopts`: uids of former claims whose retained keys this one takes over, noted (`adoptedBy`) in the same write; it
+    is refused where one of them is not retained here, or belongs to another claim already.
     """
 
     hsm: str
@@ -112,6 +114,7 @@ class AllocateHsm:
     mode: Mode
     limit: int
     sequence: int | None = None
+    adopts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from chatelaine.model.hsm import EpochStatus
 from chatelaine.model.identifiers import FINALIZER
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome
+from chatelaine.reconcile.adoption import Reservation, reservation
 from chatelaine.reconcile.candidates import (
     Candidate,
     asked_hosts,
@@ -94,6 +95,10 @@ def choose(work: Work) -> Next:
     if any(work.uid in view.pending for view in work.seats()):
         return Next.GO_ON if work.moving else Next.END
     left = work.view.uid if work.view is not None else None
+    kept = reservation(work.snapshot)
+    if kept is not None:
+        _keep_for(work, kept)
+        return Next.GO_ON
     work.picked = best_now(work.snapshot, without=left)
     if work.picked is not None:
         return Next.GO_ON
@@ -108,6 +113,20 @@ def choose(work: Work) -> Next:
         released = best is not None and best.deciding.check == "release"
         work.waits = (Reason.RELEASE_REFUSED if released else Reason.NO_SUITABLE_HSM, explain(found))
     return Next.GO_ON
+
+
+def _keep_for(work: Work, kept: Reservation) -> None:
+    """A claim that takes over keys is bound where they are, and nowhere else."""
+    if kept.waits is not None:
+        work.waits = kept.waits
+        return
+    found = examine(work.snapshot, kept.view)
+    if found.outcome is Outcome.HOLDS:
+        work.picked, work.adopts = kept.view, kept.claim_uids
+        return
+    if found.outcome is Outcome.CANNOT_TELL:
+        work.actions.append(ask(work, kept.view))
+    work.waits = (Reason.ADOPTION_PENDING, f"Its keys are on Hsm {kept.view.name}. {explain([found])}")
 
 
 def allocate(work: Work) -> Next:
@@ -127,6 +146,7 @@ def allocate(work: Work) -> Next:
                 mode_of(claim),
                 limit_of(view),
                 _next(work),
+                work.adopts,
             )
         )
         return Next.GO_ON if work.moving else Next.END

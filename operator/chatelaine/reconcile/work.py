@@ -36,6 +36,7 @@ class Work:
         view: the HSM that the claim is bound to.
         target: an HSM where it has a seat that its allocation does not name yet.
         picked: an HSM where it should take a seat.
+        adopts: uids of former claims whose keys it takes over with that seat.
         waits: why it is not bound, or does not move on.
         moving: its HSM is cut and it wants another one.
         gone: the Hsm object of its allocation does not exist.
@@ -54,6 +55,7 @@ class Work:
     view: HsmView | None = None
     target: HsmView | None = None
     picked: HsmView | None = None
+    adopts: tuple[str, ...] = ()
     standing: ClaimStanding | None = None
     waits: tuple[Reason, str] | None = None
     moving: bool = False

@@ -71,7 +71,10 @@ class SubjectGrant:
 
 @dataclass(frozen=True, slots=True)
 class ClaimGrant:
-    """A claim that may be served here. `subjects` by (service account, pod uid); `accounts` are the named accounts."""
+    """A claim that may be served here. `subjects` by (service account, pod uid); `accounts` are the named accounts.
+
+    `owns`: its own uid and those of former claims whose keys it has taken over; labels of its keys begin with these.
+    """
 
     uid: str
     namespace: str
@@ -82,6 +85,7 @@ class ClaimGrant:
     subjects: Mapping[tuple[str, str], SubjectGrant]
     policy_digests: tuple[str, ...]
     deadline: Deadline
+    owns: frozenset[str] = frozenset()
 
 
 class Live(Protocol):

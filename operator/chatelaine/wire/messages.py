@@ -257,7 +257,10 @@ class ClientView(Message, frozen=True, kw_only=True, rename="camel", omit_defaul
 
 
 class ClaimView(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A claim that is bound here and may be served. A claim that may not is absent."""
+    """A claim that is bound here and may be served. A claim that may not is absent.
+
+    `adopted`: uids of former claims whose keys it has taken over; labels of its keys may carry those, and no others.
+    """
 
     uid: str
     namespace: str
@@ -268,6 +271,7 @@ class ClaimView(Message, frozen=True, kw_only=True, rename="camel", omit_default
     policy_digests: tuple[str, ...]
     valid_for_seconds: float
     valid_until: int
+    adopted: tuple[str, ...] = ()
 
 
 class ClusterKeys(Message, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

@@ -248,6 +248,43 @@ def test_view_that_contradicts_itself_or_breaks_a_bound_changes_nothing(claims):
     assert (view.claims, view.standing, view.number) == held
 
 
+def _heir(uid: str = "u9", name: str = "heir", *, adopted: tuple[str, ...] = ("old",), maker: str = "old") -> ClaimView:
+    keys = (KeyView(name="k", type="EcP256", usages=("Sign",), versions=(_version(maker),)),)
+    return _claim(uid, name, keys=keys, adopted=adopted)
+
+
+def test_keys_of_a_former_claim_are_served_under_the_one_that_took_them_over():
+    view = _view(_update(1, claims=(_claim(), _heir())))
+    assert view.claim("u9").keys["k"].versions[0].label == "chat/old/k/1"
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        (_claim(), _heir(adopted=("u1",), maker="u1")),
+        (_heir(adopted=("u1",), maker="u1"), _claim()),
+        (_heir(), _heir("u8", "other")),
+        (_heir(adopted=("else",)),),
+        (_heir(adopted=("service",), maker="service"),),
+        (_heir(adopted=("a/b",)),),
+        (_heir(adopted=tuple(f"old-{number}" for number in range(17))),),
+    ],
+    ids=["of-one-served", "of-one-served-later", "for-two", "not-said", "service-keys", "no-uid", "too-many"],
+)
+def test_view_that_hands_keys_of_another_claim_to_an_heir_changes_nothing(claims):
+    view = _view(_update(1, claims=()))
+    with pytest.raises(ViewRefused):
+        view.apply(_update(2, claims=claims), NOW)
+    assert view.number == 1
+
+
+def test_former_claim_that_comes_back_beside_its_heir_is_refused():
+    view = _view(_update(1, claims=(_heir(),)))
+    with pytest.raises(ViewRefused):
+        view.apply(_update(2, base=1, claims=(_claim("old", "back"),)), NOW)
+    assert view.claim("old") is None
+
+
 def test_unusable_cluster_keys_change_nothing():
     view = _view()
     with pytest.raises(ViewRefused):
