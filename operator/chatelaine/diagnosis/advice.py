@@ -21,7 +21,7 @@ _READMIT: Final = "kubectl annotate hsm {hsm} chatelaine.dev/readmit={evidence} 
 _IN_POD: Final = "kubectl -n {system} exec deploy/chatelaine-operator -- chatelaine"
 _CAPTURE: Final = f"{_IN_POD} policy capture {{hsm}}"
 _STORED: Final = f"{_IN_POD} evidence --hsm {{hsm}}"
-_PODS: Final = "kubectl get pods --all-namespaces --selector app.kubernetes.io/part-of=chatelaine --output wide"
+_PODS: Final = "kubectl get pods --all-namespaces --selector app.kubernetes.io/name=chatelaine --output wide"
 _CLAIM: Final = "kubectl -n {namespace} edit hsmclaim {claim}"
 
 _WAIT: Final[Template] = ("Wait: work goes on. If it stays so, look at the installation.", ("{chatelaine} doctor",))
@@ -165,6 +165,12 @@ TABLE: Final[dict[Reason, tuple[Template, ...]]] = {
     ),
     Reason.REBINDING: (("The claim moves. If no Hsm can take it, see why.", ("kubectl get hsms",)),),
     # --- keys
+    Reason.ADOPTION_PENDING: (
+        (
+            "The keys stand in the retained list of the Hsm that holds them; it must be Ready, and the claim must fit.",
+            ("kubectl get hsms --output jsonpath='{{.items[*].status.retained}}'", "kubectl get hsms"),
+        ),
+    ),
     Reason.KEYS_PENDING: (
         ("Wait a moment. If it stays so, the gateway cannot make the key: see what it logs.", (_PODS, _LOGS)),
     ),
@@ -225,6 +231,7 @@ NOTHING_TO_DO: Final = frozenset(
         Reason.KEYS_ACTIVE,
         Reason.NO_KEYS,
         Reason.KEYS_RETAINED,
+        Reason.KEYS_ADOPTED,
         Reason.KEY_DESTROYED,
         Reason.POLICIES_APPLIED,
         Reason.EGRESS_MANAGED,
