@@ -22,6 +22,16 @@ BY_PEOPLE = {
         "`KEY/VERSION`",
         "Destroys one deactivated version of a key, where `spec.reclaimPolicy` is `Destroy`.",
     ),
+    identifiers.ANNOTATION_ROTATE_CA: (
+        "ConfigMap `chatelaine-ca`",
+        "any text that was not there before",
+        "Begins a rotation of the CA, once the one before is over. `chatelaine pki rotate` sets it.",
+    ),
+    identifiers.ANNOTATION_ROTATE_CA_GRACE: (
+        "ConfigMap `chatelaine-ca`",
+        "seconds, at most a day",
+        "How long each step of that rotation waits for clients, which are never asked, after everybody else has it.",
+    ),
 }
 
 LABELS_BY_PEOPLE = {

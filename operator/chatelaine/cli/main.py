@@ -19,11 +19,11 @@ SUBCOMMANDS: Final = {
     "agent": "Answer for this host's TPM and HSM.",
     "proxy": "Let an application of this pod use its keys by plain HTTP.",
     "host": "Let a host join, and join.",
+    "pki": "Rotate the CA of our own processes.",
     "verify": "Verify evidence offline.",
     "evidence": "Look at the evidence that an operator has stored.",
     "policy": "Write, sign and try policies and reference values.",
     "explain": "Say why a claim, an Hsm or a policy is not Ready, and what to do.",
-    "doctor": "Look at the whole installation; change nothing.",
     "uninstall": "Leave a cluster without leaving anything stuck.",
 }
 """Each is a module of this room with a typer `app`."""

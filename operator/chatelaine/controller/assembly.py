@@ -36,6 +36,7 @@ from chatelaine.controller.reactions import Reactions
 from chatelaine.controller.reconciling import Reconciler
 from chatelaine.controller.reference_folder import ReferenceFolder
 from chatelaine.controller.registry import HostRegistry
+from chatelaine.controller.rotation import Everybody
 from chatelaine.controller.settings import OperatorSettings
 from chatelaine.controller.snapshots import Snapshots
 from chatelaine.controller.source import Views
@@ -94,6 +95,7 @@ def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: Aft
         settings.join_endpoint,
         leads=lambda: lead.leads,
         changed=reactions.bundle_changed,
+        everybody=Everybody.of(world),
     )
     emitted = EmittedObjects(world)
     hosts = HostRegistry(world)
@@ -153,6 +155,7 @@ def assemble(settings: OperatorSettings, adapter: KubeAdapter, after_action: Aft
         wall_clock=time.time,
         monotonic=time.monotonic,
         random_bytes=secrets.token_bytes,
+        refresh=pki.refresh,
     )
     watched = health.Watched(
         lead=lead,

@@ -3,7 +3,8 @@
 Order of a join, so that a stranger can neither learn nor spoil anything:
 
 1. the caller's rate is bounded before its body is read;
-2. the requests are checked for possession of two different keys, which costs the invitation nothing;
+2. the requests are checked for possession of two different keys, which costs the invitation nothing, and so does a CA
+   that cannot be read;
 3. the invitation is used up; of any number of callers one gets on;
 4. leaves for `agent.<host>` and `gateway.<host>` are issued.
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +27,7 @@ from chatelaine.kube.errors import KubeError
 from chatelaine.model.identifiers import agent_server_name, gateway_server_name
 from chatelaine.pki.authority import Authority
 from chatelaine.pki.chain import checked_server_name
-from chatelaine.pki.errors import AuthorityMalformed, CsrRefused, NameRefused
+from chatelaine.pki.errors import AuthorityMalformed, CsrRefused, NameRefused, PkiError
 from chatelaine.pki.invitation import SECRET_BYTES, InvitationOutcome, InvitationStore, secret_digest
 from chatelaine.pki.requests import proven_key
 from chatelaine.pki.roots import SERIAL_BYTES
@@ -98,6 +99,7 @@ class JoinEndpoint:
         wall_clock: seconds since the epoch.
         monotonic: seconds of a clock that never goes back.
         random_bytes: as `secrets.token_bytes`, for serials.
+        refresh: has `authority` give the CA of this moment: leaves of one that no longer signs are never issued.
     """
 
     def __init__(
@@ -108,8 +110,10 @@ class JoinEndpoint:
         wall_clock: Callable[[], float],
         monotonic: Callable[[], float],
         random_bytes: Callable[[int], bytes],
+        refresh: Callable[[], Awaitable[None]],
     ) -> None:
         self._authority = authority
+        self._refresh = refresh
         self._invitations = invitations
         self._wall_clock = wall_clock
         self._random_bytes = random_bytes
@@ -145,12 +149,21 @@ class JoinEndpoint:
         peer = request.remote or ""
         self._rates.take(peer)
         asked = await read(request, JoinRequest, max_bytes=MAX_JOIN_BODY_BYTES)
-        authority = self._present_authority()
         _check_requests(asked)
+        await self._look_again()
+        authority = self._present_authority()
         await self._admit(asked, peer)
         answered = self._issue(authority, asked)
         log.info("a host has joined", host_name=asked.host, peer=peer)
         return answer(answered)
+
+    async def _look_again(self) -> None:
+        """Before the invitation is used up: if it fails, the host may try again with it."""
+        try:
+            await self._refresh()
+        except (KubeError, PkiError) as error:
+            log.warning("nobody can join: the CA could not be read", error=str(error))
+            raise Refused(503, "NoAuthority", "the operator cannot read its CA now; try again") from error
 
     def _present_authority(self) -> Authority:
         try:

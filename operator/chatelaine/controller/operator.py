@@ -79,6 +79,7 @@ class Operator:
         for kind in self.world.kinds:
             kind.begin()
         self._echoes.begin()
+        self._pki.hasten()
         self.kopf.start()
         self._resting.clear()
         self._leading.set()
@@ -121,7 +122,7 @@ class Operator:
 
     async def _look_after_pki(self) -> None:
         await self._until(self._pki.look, "CA")
-        await self._pki.run(asyncio.sleep)
+        await self._pki.run()
 
     async def _until(self, step: Callable[[], Awaitable[None]], what: str) -> None:
         while True:

@@ -1,26 +1,30 @@
 """The internal CA in the cluster: made once, kept in a Secret, rotated under guard; leaves for us and for hosts.
 
-Secret `chatelaine-ca` holds the CA with its key, ConfigMap `chatelaine-ca` what people need for an invitation. Of
-several operators that start at once one creates the Secret, the others read it.
+Secret `chatelaine-ca` holds the CA with its key, and how far a rotation is; ConfigMap `chatelaine-ca` what people need
+for an invitation, what they ask for, and what is shown of a rotation. Of several operators that start at once one
+creates the Secret, the others read it. Each look takes one step at most, and one write of the Secret takes it: whoever
+is killed in between has taken it, or has not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import secrets
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from chatelaine.controller.rotation import BUNDLE_KEY, NOBODY, Asked, Everybody, Tellings, report, stage_of
 from chatelaine.kube.errors import AlreadyExists, Conflict, Forbidden, KubeError, NotFound
 from chatelaine.kube.port import CONFIG_MAPS, SECRETS, Guard, JsonObject, KubePort
 from chatelaine.model.identifiers import LABEL_MANAGED_BY, MANAGED_BY, OPERATOR_SERVER_NAME, digest_of
-from chatelaine.pki.authority import Authority, RotationStep, renewal_due
+from chatelaine.pki.authority import Authority, Phase, RotationStep, renewal_due
 from chatelaine.pki.errors import AuthorityMalformed, PkiError
 from chatelaine.pki.invitation import (
     INVITATION_DIGEST_KEY,
@@ -37,10 +41,11 @@ from chatelaine.wire.messages import Leaf, LeafRequest
 from chatelaine.wire.peer import PeerClient, PeerError
 
 CA_NAME: Final = "chatelaine-ca"
-BUNDLE_KEY: Final = "ca.crt"
 ENDPOINT_KEY: Final = "join-endpoint"
+ROTATION_KEY: Final = "rotation"
 FIELD_MANAGER: Final = "chatelaine-pki"
-LOOK_SECONDS: Final = 60.0
+LOOK_SECONDS: Final = 20.0
+LOOK_WHILE_ROTATING_SECONDS: Final = 2.0
 
 _log = logger(__name__)
 
@@ -55,6 +60,8 @@ class ClusterPki:
         endpoint: `host:port` under which hosts reach the join endpoint.
         leads: only the leader rotates.
         wall: seconds since the epoch.
+        changed: told when there is another bundle.
+        everybody: who has to be told before a rotation goes on.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class ClusterPki:
         leads: Callable[[], bool],
         wall: Callable[[], float] = time.time,
         changed: Callable[[], None] = lambda: None,
+        everybody: Everybody = NOBODY,
     ) -> None:
         self._kube = kube
         self._namespace = namespace
@@ -77,6 +85,11 @@ class ClusterPki:
         self._leaf = ProcessLeaf(folder, OPERATOR_SERVER_NAME)
         self._authority: Authority | None = None
         self._version = ""
+        self._announced = ""
+        self._tellings = Tellings(kube, everybody)
+        self._waiting: frozenset[str] | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._hasten = asyncio.Event()
         self.ready = asyncio.Event()
         """Set once there is a leaf of our own."""
 
@@ -111,47 +124,100 @@ class ClusterPki:
             KubeError: the API server did not do it.
             PkiError: what stands in the Secret is no CA.
         """
-        before = self.bundle_pem
-        self._authority = await self._read()
-        await self._rotate()
-        now = int(self._wall())
-        if self._leaf.renewal_due(now) or before != self.bundle_pem:
-            issued = self.authority().issue_leaf(
-                self._leaf.request(), OPERATOR_SERVER_NAME, now, serial=secrets.token_bytes(SERIAL_BYTES)
-            )
-            self._leaf.install(issued.chain_pem, self.bundle_pem, now)
-        self.ready.set()
-        if before != self.bundle_pem:
-            self._changed()
-        await self._publish()
+        async with self._one_at_a_time:
+            self._adopt(await self._read())
+            published = await self._published()
+            asked = Asked.read(published)
+            await self._rotate(asked)
+            await self._publish(published, asked)
 
-    async def run(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Look again every minute, until cancelled. Leaves live long enough to outlast an outage."""
+    async def refresh(self) -> None:
+        """Read the CA again: another operator may have taken a step meanwhile.
+
+        Raises:
+            KubeError: the API server did not answer.
+            PkiError: what stands in the Secret is no CA.
+        """
+        async with self._one_at_a_time:
+            self._adopt(await self._read())
+
+    async def run(self) -> None:
+        """Look again every now and then, until cancelled. Leaves live long enough to outlast an outage."""
         while True:
-            await sleep(LOOK_SECONDS if self._authority is not None else 1.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_seconds()):
+                    await self._hasten.wait()
+            self._hasten.clear()
             try:
                 await self.look()
             except (KubeError, PkiError) as error:
                 _log.warning("CA not looked after", error=str(error))
 
+    def hasten(self) -> None:
+        """Look now: we may have become the leader, and have not seen what the one before us did."""
+        self._hasten.set()
+
+    def _pause_seconds(self) -> float:
+        if self._authority is None:
+            return 1.0
+        told = self._authority.phase is Phase.SETTLED or self._authority.pace.told_at is not None
+        next_at = self._authority.next_at()
+        until_next = next_at - self._wall() if next_at is not None and told else LOOK_SECONDS
+        longest = LOOK_SECONDS if told else LOOK_WHILE_ROTATING_SECONDS
+        return max(min(longest, until_next), LOOK_WHILE_ROTATING_SECONDS / 10)
+
     async def renew(self, client: PeerClient, path: str, server_name: str, spki: bytes, not_after: int) -> None:
-        """Renew a host's leaf over the key that it has just proven, if little of its life is left."""
+        """Give a host a new leaf over the key that it has just proven: if little of the old one's life is left, or if
+        a rotation has to become known to it.
+        """
         now = int(self._wall())
-        if self._authority is None or not not_after or not renewal_due(not_after, now):
+        if self._authority is None or not not_after:
+            return
+        if not renewal_due(not_after, now) and not self._tellings.wanted(self._authority, server_name, now):
             return
         try:
+            authority = await self._newest()
             request = (await client.call("POST", f"{path}/request", None, LeafRequest)).message
-            issued = self.authority().issue_leaf(
-                request.csr, server_name, now, serial=secrets.token_bytes(SERIAL_BYTES)
-            )
+            issued = authority.issue_leaf(request.csr, server_name, now, serial=secrets.token_bytes(SERIAL_BYTES))
             if issued.spki != spki:
                 # A new key would have to be bound in a quote first.
                 _log.warning("renewal refused", peer=server_name, why="the request is over another key")
                 return
-            await client.send("PUT", path, Leaf(chain_pem=issued.chain_pem, ca_bundle_pem=self.bundle_pem))
+            await client.send("PUT", path, Leaf(chain_pem=issued.chain_pem, ca_bundle_pem=authority.bundle_pem))
+            self._tellings.took(server_name, stage_of(authority))
             _log.info("leaf renewed", peer=server_name, key=digest_of(spki), not_after=issued.not_after)
-        except (PeerError, PkiError) as error:
+        except (PeerError, PkiError, KubeError) as error:
             _log.warning("leaf not renewed", peer=server_name, error=str(error))
+
+    async def _newest(self) -> Authority:
+        """The CA that signs now: a leaf of one that another operator has retired would shut its host out.
+
+        Raises:
+            KubeError: a rotation is under way, and nobody can tell how far it is.
+            PkiError: what stands in the Secret is no CA.
+        """
+        try:
+            await self.refresh()
+        except KubeError:
+            # Leaves are renewed through outages of the API server too, in which nobody takes a step.
+            if self.authority().phase is not Phase.SETTLED:
+                raise
+        return self.authority()
+
+    def _adopt(self, authority: Authority) -> None:
+        """Go by this CA from now on: our own leaf is of the root that signs, and shown with all that are trusted."""
+        self._authority = authority
+        now = int(self._wall())
+        ours = self._leaf.bundle == authority.bundle and self._leaf.is_of(authority.signing.certificate)
+        if not ours or self._leaf.renewal_due(now):
+            issued = authority.issue_leaf(
+                self._leaf.request(), OPERATOR_SERVER_NAME, now, serial=secrets.token_bytes(SERIAL_BYTES)
+            )
+            self._leaf.install(issued.chain_pem, authority.bundle_pem, now)
+        self.ready.set()
+        if self._announced != authority.bundle_pem:
+            self._announced = authority.bundle_pem
+            self._changed()
 
     # --- the Secret
 
@@ -177,35 +243,58 @@ class ClusterPki:
     def _new_pair(self, now: int) -> CaPair:
         return CaPair.make(ec.generate_private_key(ec.SECP256R1()), now=now, serial=secrets.token_bytes(SERIAL_BYTES))
 
-    async def _rotate(self) -> None:
-        now = int(self._wall())
-        authority = self.authority()
-        step = authority.step_due(now)
-        if step is RotationStep.NOTHING or not self._leads():
+    async def _rotate(self, asked: Asked) -> None:
+        """Take one step, if one is due and we lead."""
+        self._waiting = None
+        if not self._leads():
             return
+        now, authority = int(self._wall()), self.authority()
+        step = authority.step_due(now, request=asked.request)
         if step is RotationStep.PUBLISH:
-            after = authority.publish(self._new_pair(now), now)
-        else:
+            pair = self._new_pair(now)
+            after = authority.publish(pair, now, request=asked.request, grace_seconds=asked.grace_seconds)
+        elif step is not RotationStep.NOTHING:
             after = authority.switch(now) if step is RotationStep.SWITCH else authority.retire(now)
+        elif authority.phase is not Phase.SETTLED and authority.pace.told_at is None:
+            self._waiting = await self._tellings.waiting(authority)
+            if self._waiting:
+                return
+            after = authority.everybody_told(now)
+        else:
+            return
+        await self._store(after)
+
+    async def _store(self, after: Authority) -> None:
+        """Write the CA over the one that we read; if somebody was faster, go by theirs."""
         body = _secret(CA_NAME, self._namespace, after.to_secret(), "Opaque")
         body["metadata"]["resourceVersion"] = self._version
+        self._waiting = None
         try:
             stored = await self._kube.replace(SECRETS, CA_NAME, body, self._namespace)
         except Conflict:
-            self._authority = await self._read()
+            self._adopt(await self._read())
             return
         self._version = str(stored["metadata"]["resourceVersion"])
-        self._authority = after
-        _log.info("CA rotated", step=step.value)
+        told = after.pace.told_at is not None
+        _log.info("CA rotation", phase=after.phase.value, told=told, signing=after.digest, steps=after.pace.steps)
+        self._adopt(after)
 
-    async def _publish(self) -> None:
-        data = {BUNDLE_KEY: self.bundle_pem, ENDPOINT_KEY: self._endpoint}
+    async def _published(self) -> JsonObject:
         try:
-            standing = await self._kube.get(CONFIG_MAPS, CA_NAME, self._namespace)
-            if standing.get("data") == data:
-                return
+            return await self._kube.get(CONFIG_MAPS, CA_NAME, self._namespace)
         except NotFound:
-            pass
+            return {}
+
+    async def _publish(self, published: JsonObject, asked: Asked) -> None:
+        standing: dict[str, str] = published.get("data") or {}
+        data = {BUNDLE_KEY: self.bundle_pem, ENDPOINT_KEY: self._endpoint}
+        if self._leads():
+            data[ROTATION_KEY] = report(self.authority(), self._waiting, asked.problem).encode()
+        elif ROTATION_KEY in standing:
+            # Who has been told, the leader alone knows.
+            data[ROTATION_KEY] = standing[ROTATION_KEY]
+        if standing == data:
+            return
         body = {"metadata": {"name": CA_NAME, "labels": {LABEL_MANAGED_BY: MANAGED_BY}}, "data": data}
         await self._kube.apply(CONFIG_MAPS, CA_NAME, body, field_manager=FIELD_MANAGER, namespace=self._namespace)
 

@@ -16,6 +16,8 @@ FINALIZER: Final = f"{GROUP}/cleanup"
 ANNOTATION_PAUSED: Final = f"{GROUP}/paused"
 ANNOTATION_READMIT: Final = f"{GROUP}/readmit"
 ANNOTATION_DESTROY: Final = f"{GROUP}/destroy"
+ANNOTATION_ROTATE_CA: Final = f"{GROUP}/rotate-ca"
+ANNOTATION_ROTATE_CA_GRACE: Final = f"{GROUP}/rotate-ca-grace-seconds"
 
 LABEL_CLAIM_UID: Final = f"{GROUP}/claim-uid"
 LABEL_CLAIM_NAME: Final = f"{GROUP}/claim-name"

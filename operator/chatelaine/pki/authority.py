@@ -1,11 +1,14 @@
 """The internal CA: a P-256 root that issues short-lived leaves, and its rotation.
 
-Order of a rotation, each step a whole leaf lifetime after the one before, so that every live process has renewed in
-between and thereby received the bundle of that step:
+Order of a rotation:
 
 1. `publish`: a new root joins the bundle; the old one still signs.
 2. `switch`: the new root signs; the old one stays in the bundle.
-3. `retire`: the old root leaves the bundle; no leaf of it is valid any more.
+3. `retire`: the old root leaves the bundle; no leaf of it is in use any more.
+
+The next step is due a whole leaf lifetime after the one before: by then every live process has renewed and thereby
+received the bundle of that step. It is due earlier where everybody is known to have received it (`everybody_told`) and
+`Pace.grace_seconds` have gone by since, for those who are never asked: clients that read the bundle out of a Secret.
 
 Nothing here reads a clock or draws randomness: times, serials and new keys are arguments. (ECDSA draws its own
 per-signature value inside the library.)
@@ -28,11 +31,15 @@ from chatelaine.pki.requests import proven_key
 from chatelaine.pki.roots import BACKDATE_SECONDS, CA_LIFETIME_SECONDS, CaPair, key_usage, serial_number, time_of
 
 LEAF_LIFETIME_SECONDS: Final = 24 * 3600
+SETTLED_SECONDS: Final = LEAF_LIFETIME_SECONDS + BACKDATE_SECONDS
+"""After this, whoever has a leaf that is in time has got the bundle of the step before with it."""
+MAX_REQUEST_CHARACTERS: Final = 128
 
 _CERTIFICATE, _KEY = "tls.crt", "tls.key"
 _NEXT_CERTIFICATE, _NEXT_KEY = "next.crt", "next.key"
 _FORMER_CERTIFICATE = "former.crt"
 _CHANGED_AT = "changed-at"
+_REQUEST, _GRACE, _TOLD_AT, _STEPS = "rotation-request", "rotation-grace-seconds", "told-at", "rotation-steps"
 
 
 def renewal_due(not_after: int, now: int, lifetime_seconds: int = LEAF_LIFETIME_SECONDS) -> bool:
@@ -47,6 +54,34 @@ class RotationStep(enum.StrEnum):
     PUBLISH = "Publish"
     SWITCH = "Switch"
     RETIRE = "Retire"
+
+
+class Phase(enum.StrEnum):
+    """How far a rotation is."""
+
+    SETTLED = "Settled"
+    """None is under way."""
+    PUBLISHED = "Published"
+    """Old and new root are trusted, the old one signs."""
+    SWITCHED = "Switched"
+    """Old and new root are trusted, the new one signs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a rotation goes, and at whose request.
+
+    Attributes:
+        request: the last request that was begun; the same one begins no second rotation. Empty: none ever.
+        grace_seconds: how long after `told_at` the next step waits, at most `SETTLED_SECONDS`.
+        told_at: since when everybody is known to have received the bundle of this step; seconds since the epoch.
+        steps: how many steps were ever taken.
+    """
+
+    request: str = ""
+    grace_seconds: int = SETTLED_SECONDS
+    told_at: int | None = None
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +102,21 @@ class Authority:
         upcoming: a root that is trusted already and signs nothing yet.
         former: a root that signs no more and is still trusted.
         changed_at: when the last step of a rotation (or the beginning) was taken; seconds since the epoch.
+        pace: how fast the rotation goes.
     """
 
     signing: CaPair
     changed_at: int
     upcoming: CaPair | None = None
     former: x509.Certificate | None = None
+    pace: Pace = Pace()
+
+    @property
+    def phase(self) -> Phase:
+        """How far a rotation is."""
+        if self.upcoming is not None:
+            return Phase.PUBLISHED
+        return Phase.SWITCHED if self.former is not None else Phase.SETTLED
 
     @property
     def bundle(self) -> tuple[x509.Certificate, ...]:
@@ -137,44 +181,72 @@ class Authority:
         )
         return IssuedLeaf(pem_of((certificate, self.signing.certificate)), spki_of_key(public_key), not_after)
 
-    def step_due(self, now: int, *, lead_seconds: int = CA_LIFETIME_SECONDS // 3) -> RotationStep:
-        """Which step of a rotation is due. A new one begins `lead_seconds` before the root ends."""
-        settled = now >= self.changed_at + LEAF_LIFETIME_SECONDS + BACKDATE_SECONDS
-        if self.upcoming is not None:
-            return RotationStep.SWITCH if settled else RotationStep.NOTHING
-        if self.former is not None:
-            return RotationStep.RETIRE if settled else RotationStep.NOTHING
-        return RotationStep.PUBLISH if now >= self.signing.not_after - lead_seconds else RotationStep.NOTHING
+    def next_at(self) -> int | None:
+        """When the next step is due; None while that depends on who has still to be told, or none is."""
+        if self.phase is Phase.SETTLED or self.pace.told_at is None:
+            return None
+        return min(self.pace.told_at + self.pace.grace_seconds, self.changed_at + SETTLED_SECONDS)
 
-    def publish(self, pair: CaPair, now: int) -> Authority:
+    def step_due(self, now: int, *, request: str = "", lead_seconds: int = CA_LIFETIME_SECONDS // 3) -> RotationStep:
+        """Which step of a rotation is due. A new one begins at a new `request`, or `lead_seconds` before the root ends.
+
+        Args:
+            now: seconds since the epoch.
+            request: what people ask for now; empty: nothing.
+            lead_seconds: how early a rotation begins by itself.
+        """
+        if self.phase is Phase.SETTLED:
+            asked = request not in ("", self.pace.request)
+            begins = asked or now >= self.signing.not_after - lead_seconds
+            return RotationStep.PUBLISH if begins else RotationStep.NOTHING
+        next_at = self.next_at()
+        if now < self.changed_at + SETTLED_SECONDS and (next_at is None or now < next_at):
+            return RotationStep.NOTHING
+        return RotationStep.SWITCH if self.phase is Phase.PUBLISHED else RotationStep.RETIRE
+
+    def publish(self, pair: CaPair, now: int, *, request: str = "", grace_seconds: int = SETTLED_SECONDS) -> Authority:
         """Step 1: trust `pair` too.
 
         Raises:
             RotationOutOfOrder: a rotation is under way.
         """
-        if self.upcoming is not None or self.former is not None:
+        if self.phase is not Phase.SETTLED:
             raise RotationOutOfOrder("a rotation is under way")
-        return replace(self, upcoming=pair, changed_at=now)
+        pace = Pace(request or self.pace.request, min(grace_seconds, SETTLED_SECONDS), None, self.pace.steps + 1)
+        return replace(self, upcoming=pair, changed_at=now, pace=pace)
+
+    def everybody_told(self, now: int) -> Authority:
+        """Between two steps: all processes and all Secrets are known to carry the bundle of this step.
+
+        Raises:
+            RotationOutOfOrder: no rotation is under way.
+        """
+        if self.phase is Phase.SETTLED:
+            raise RotationOutOfOrder("no rotation is under way")
+        return replace(self, pace=replace(self.pace, told_at=now))
 
     def switch(self, now: int) -> Authority:
         """Step 2: sign with the published root.
 
         Raises:
-            RotationOutOfOrder: nothing is published, or not long enough.
+            RotationOutOfOrder: nothing is published, or the step is not due.
         """
         if self.upcoming is None or self.step_due(now) is not RotationStep.SWITCH:
-            raise RotationOutOfOrder("a new root must have been in the bundle for one leaf lifetime")
-        return Authority(self.upcoming, now, former=self.signing.certificate)
+            raise RotationOutOfOrder("somebody may not trust the new root yet")
+        return Authority(self.upcoming, now, former=self.signing.certificate, pace=self._after_step())
 
     def retire(self, now: int) -> Authority:
         """Step 3: trust the old root no more.
 
         Raises:
-            RotationOutOfOrder: leaves of the old root may still be valid.
+            RotationOutOfOrder: leaves of the old root may still be in use.
         """
         if self.former is None or self.step_due(now) is not RotationStep.RETIRE:
-            raise RotationOutOfOrder("leaves of the former root may still be valid")
-        return Authority(self.signing, now)
+            raise RotationOutOfOrder("leaves of the former root may still be in use")
+        return Authority(self.signing, now, pace=self._after_step())
+
+    def _after_step(self) -> Pace:
+        return replace(self.pace, told_at=None, steps=self.pace.steps + 1)
 
     def to_secret(self) -> dict[str, bytes]:
         """The data of the Secret that keeps this CA."""
@@ -182,7 +254,13 @@ class Authority:
             _CERTIFICATE: self.signing.certificate_pem(),
             _KEY: self.signing.key_pem(),
             _CHANGED_AT: str(self.changed_at).encode(),
+            _GRACE: str(self.pace.grace_seconds).encode(),
+            _STEPS: str(self.pace.steps).encode(),
         }
+        if self.pace.request:
+            data[_REQUEST] = self.pace.request.encode()
+        if self.pace.told_at is not None:
+            data[_TOLD_AT] = str(self.pace.told_at).encode()
         if self.upcoming is not None:
             data |= {_NEXT_CERTIFICATE: self.upcoming.certificate_pem(), _NEXT_KEY: self.upcoming.key_pem()}
         if self.former is not None:
@@ -201,8 +279,16 @@ class Authority:
             changed_at = int(data[_CHANGED_AT])
             upcoming = CaPair.load(data[_NEXT_CERTIFICATE], data[_NEXT_KEY]) if _NEXT_CERTIFICATE in data else None
             former = x509.load_pem_x509_certificate(data[_FORMER_CERTIFICATE]) if _FORMER_CERTIFICATE in data else None
+            pace = _stored_pace(data)
         except KeyError as error:
             raise AuthorityMalformed(f"stored CA: {error} is missing") from error
         except ValueError as error:
             raise AuthorityMalformed("stored CA: a part is no certificate or no time") from error
-        return cls(signing, changed_at, upcoming, former)
+        return cls(signing, changed_at, upcoming, former, pace)
+
+
+def _stored_pace(data: Mapping[str, bytes]) -> Pace:
+    """A Secret of an earlier version says nothing of it. Raises ValueError where a part is none."""
+    told_at = int(data[_TOLD_AT]) if _TOLD_AT in data else None
+    grace = min(max(int(data.get(_GRACE, SETTLED_SECONDS)), 0), SETTLED_SECONDS)
+    return Pace(data.get(_REQUEST, b"").decode()[:MAX_REQUEST_CHARACTERS], grace, told_at, int(data.get(_STEPS, 0)))

@@ -125,7 +125,7 @@ def check_leaf(
     Raises:
         CertificateRefused: see `Flaw`.
     """
-    issuer = next((ca for ca in bundle if _issued(certificate, ca)), None)
+    issuer = next((ca for ca in bundle if issued_by(certificate, ca)), None)
     if issuer is None:
         raise CertificateRefused(Flaw.UNKNOWN_ISSUER, "no CA of the bundle has issued this certificate")
     for one in (certificate, issuer):
@@ -137,7 +137,8 @@ def check_leaf(
     return CheckedLeaf(found, spki_of(certificate), _start(certificate), _end(certificate))
 
 
-def _issued(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
+def issued_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
+    """Does the signature of `certificate` verify under `ca`, and does it name it? Nothing else is looked at."""
     try:
         certificate.verify_directly_issued_by(ca)
     except (InvalidSignature, ValueError, TypeError):

@@ -3,9 +3,10 @@
 The folder holds `key.pem` (mode 0600, made once and kept across renewals: the quote binds its public key), `chain.pem`
 (leaf and root) and `ca.pem` (the bundle). The bundle is written first: it always covers the chain beside it.
 
-The contexts stay the same objects for the life of the process; `install` loads the new leaf and new CAs into them, so
-new connections use them and open ones go on. OpenSSL cannot take a CA out of a living context: `check_peer` judges by
-the present bundle and clock, and servers call it for every request.
+`install` loads the new leaf and new CAs into the living contexts, so new connections use them and open ones go on.
+OpenSSL cannot take a CA out of a living context. Servers keep theirs and call `check_peer`, which judges by the present
+bundle and clock, for every request. For clients there is a new context whenever the bundle changes: whoever asks for it
+each time (as connections of the operator do) dials with what is trusted and shown now.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from chatelaine.pki.chain import (
     check_leaf,
     check_leaf_der,
     checked_server_name,
+    issued_by,
     load_bundle,
     pem_of,
     spki_of_key,
@@ -58,6 +60,7 @@ class ProcessLeaf:
         self.spki = spki_of_key(self._key.public_key())
         self._bundle: tuple[x509.Certificate, ...] = ()
         self._leaf: CheckedLeaf | None = None
+        self._certificate: x509.Certificate | None = None
         self._server: dict[bool, ssl.SSLContext] = {}
         self._client: ssl.SSLContext | None = None
         self._following: list[ssl.SSLContext] = []
@@ -83,6 +86,10 @@ class ProcessLeaf:
         if self._leaf is None:
             return True
         return renewal_due(self._leaf.not_after, now, self._leaf.not_after - self._leaf.not_before)
+
+    def is_of(self, root: x509.Certificate) -> bool:
+        """Is our leaf one of this root?"""
+        return self._certificate is not None and issued_by(self._certificate, root)
 
     def install(self, chain_pem: str, ca_bundle_pem: str, now: int) -> None:
         """Take a new leaf and bundle: checked first, then on disk, then live.
@@ -110,6 +117,10 @@ class ProcessLeaf:
         bundle, chain = load_bundle(_bounded(bundle_path)), load_bundle(_bounded(chain_path))
         # An expired leaf is no reason not to start (its end is shown), so it is judged by its own last second.
         self._leaf = self._checked(chain[0], bundle, int(chain[0].not_valid_after_utc.timestamp()))
+        self._certificate = chain[0]
+        if self._client is not None and bundle != self._bundle:
+            self._following.remove(self._client)
+            self._client = None
         self._bundle = bundle
         for context in self._following:
             self._load(context)
@@ -132,6 +143,8 @@ class ProcessLeaf:
 
     def client_context(self) -> ssl.SSLContext:
         """TLS 1.3 client context: trusts our bundle alone, shows our leaf, checks the name it is told to expect.
+
+        The same object until the bundle changes.
 
         Raises:
             NoLeafYet: nothing to show.

@@ -22,7 +22,7 @@ from chatelaine.model.identifiers import OPERATOR_SERVER_NAME, agent_server_name
 from chatelaine.pki.invitation import Invitation, secret_digest
 from chatelaine.pki.leaf import ProcessLeaf
 from support.invitations import InvitationStoreContract
-from support.pki import new_authority, new_leaf
+from support.pki import as_it_stands, new_authority, new_leaf
 
 HOST = "hsm-a"
 
@@ -58,6 +58,7 @@ async def operator(
         wall_clock=time.time,
         monotonic=time.monotonic,
         random_bytes=secrets.token_bytes,
+        refresh=as_it_stands,
     )
     port = await endpoint.start(leaf.server_context(client_certificates=False), "127.0.0.1", 0)
     published = {

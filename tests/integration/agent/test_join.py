@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
@@ -19,7 +19,7 @@ from chatelaine.cli.host_join import join_host
 from chatelaine.controller.join import BURST_REQUESTS, MAX_REMEMBERED_PEERS, REFILL_SECONDS, JoinEndpoint, PeerRates
 from chatelaine.kube.errors import Unavailable
 from chatelaine.model.identifiers import OPERATOR_SERVER_NAME, agent_server_name, gateway_server_name
-from chatelaine.pki.authority import Authority
+from chatelaine.pki.authority import SETTLED_SECONDS, Authority
 from chatelaine.pki.errors import AuthorityMalformed, CertificateRefused, Flaw
 from chatelaine.pki.invitation import Invitation, InvitationOutcome, secret_digest
 from chatelaine.pki.leaf import ProcessLeaf
@@ -27,7 +27,7 @@ from chatelaine.wire.messages import MAX_JOIN_BODY_BYTES, JoinRequest, encode
 from chatelaine.wire.peer import PeerNotAuthenticated, PeerRefused
 from chatelaine.wire.serve import Refused
 from support.invitations import MemoryInvitations
-from support.pki import new_authority, new_leaf, new_pair, now
+from support.pki import as_it_stands, new_authority, new_leaf, new_pair, now
 
 HOST = "hsm-a"
 
@@ -45,16 +45,22 @@ class World:
         self.port = 0
 
     async def serve(
-        self, authority: Authority | None = None, leaf: ProcessLeaf | None = None
+        self,
+        authority: Authority | None = None,
+        leaf: ProcessLeaf | None = None,
+        *,
+        present: Callable[[], Authority] | None = None,
+        refresh: Callable[[], Awaitable[None]] = as_it_stands,
     ) -> tuple[int, JoinEndpoint]:
         offered = authority or self.authority
         shown = leaf or new_leaf(offered, self.folder / f"operator-{len(self.endpoints)}", OPERATOR_SERVER_NAME)
         endpoint = JoinEndpoint(
-            lambda: offered,
+            present or (lambda: offered),
             self.store,
             wall_clock=lambda: self.wall(),
             monotonic=lambda: self.monotonic_seconds,
             random_bytes=secrets.token_bytes,
+            refresh=refresh,
         )
         port = await endpoint.start(shown.server_context(client_certificates=False), "127.0.0.1", 0)
         self.endpoints.append(endpoint)
@@ -318,3 +324,35 @@ async def test_a_host_joins_while_the_ca_is_being_rotated(world: World) -> None:
     await world.join(await world.invite(port=port))
     joined = ProcessLeaf(world.folder / "host" / "agent" / "tls", agent_server_name(HOST))
     assert joined.bundle == both.bundle
+
+
+async def test_a_host_that_joins_after_another_operators_step_gets_leaves_of_the_ca_that_signs_now(
+    world: World,
+) -> None:
+    """They would end with the rotation: the old root leaves the bundle once all that had its leaves have others."""
+    known = [published := world.authority.publish(new_pair(), now())]
+    there = [published.everybody_told(now()).switch(now() + SETTLED_SECONDS)]
+
+    async def refresh() -> None:
+        known[:] = there
+
+    leaf = new_leaf(published, world.folder / "ours", OPERATOR_SERVER_NAME)
+    port, _ = await world.serve(leaf=leaf, present=lambda: known[0], refresh=refresh)
+    await world.join(await world.invite(port=port), "host")
+    joined = ProcessLeaf(world.folder / "host" / "agent" / "tls", agent_server_name(HOST))
+    assert joined.is_of(there[0].signing.certificate)
+    assert joined.bundle == there[0].bundle
+
+
+async def test_a_ca_that_cannot_be_read_costs_no_invitation(world: World) -> None:
+    failing = [True]
+
+    async def refresh() -> None:
+        if failing[0]:
+            raise Unavailable("the API server is away")
+
+    port, _ = await world.serve(refresh=refresh)
+    invitation = await world.invite(port=port)
+    assert (await refused(world, invitation)).problem.code == "NoAuthority"
+    failing[0] = False
+    await world.join(invitation)

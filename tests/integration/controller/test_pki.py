@@ -14,7 +14,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from tools.control_plane.access import ClusterAccess
 
-from chatelaine.controller.pki import BUNDLE_KEY, CA_NAME, ENDPOINT_KEY, ClusterPki
+from chatelaine.controller.pki import CA_NAME, ENDPOINT_KEY, ROTATION_KEY, ClusterPki
+from chatelaine.controller.rotation import BUNDLE_KEY
 from chatelaine.kube.adapter import KubeAdapter
 from chatelaine.model.identifiers import OPERATOR_SERVER_NAME
 from chatelaine.pki.authority import LEAF_LIFETIME_SECONDS, Authority
@@ -100,7 +101,9 @@ class Cluster:
     def assert_one_mind(self, *instances: Instance) -> None:
         """All go by the CA that is stored, people are told of it, and everybody is believed by everybody."""
         stored = self.stored()
-        assert self.published() == {BUNDLE_KEY: stored.bundle_pem, ENDPOINT_KEY: ENDPOINT}
+        published = self.published()
+        assert published.pop(ROTATION_KEY)
+        assert published == {BUNDLE_KEY: stored.bundle_pem, ENDPOINT_KEY: ENDPOINT}
         for one in instances:
             assert one.pki.authority().to_secret() == stored.to_secret()
             assert one.pki.leaf.bundle == stored.bundle
@@ -148,6 +151,8 @@ async def test_rotation_by_two_leaders_at_once_loses_no_step_and_no_root(cluster
     published = cluster.stored()
     assert published.upcoming is not None
     assert published.bundle == (first.signing.certificate, published.upcoming.certificate)
+    await look(*everybody)
+    await look(*everybody)
     cluster.assert_one_mind(*everybody)
 
     cluster.wall += SETTLED_SECONDS
@@ -155,6 +160,8 @@ async def test_rotation_by_two_leaders_at_once_loses_no_step_and_no_root(cluster
     await look(*everybody)
     switched = cluster.stored()
     assert switched.bundle == (published.upcoming.certificate, first.signing.certificate)
+    await look(*everybody)
+    await look(*everybody)
     cluster.assert_one_mind(*everybody)
 
     of_the_former = leaders[0].certificate()

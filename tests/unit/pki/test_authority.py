@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from chatelaine.model.identifiers import digest_of
-from chatelaine.pki.authority import LEAF_LIFETIME_SECONDS, Authority, RotationStep
+from chatelaine.pki.authority import LEAF_LIFETIME_SECONDS, Authority, Phase, RotationStep
 from chatelaine.pki.chain import check_leaf, check_leaf_der, load_bundle, spki_of
 from chatelaine.pki.errors import (
     AuthorityMalformed,
@@ -307,3 +307,54 @@ def test_the_steps_of_a_rotation_fall_due_in_order(authority: Authority) -> None
     switched = published.switch(late + SETTLED)
     assert switched.step_due(late + 2 * SETTLED) is RotationStep.RETIRE
     assert switched.retire(late + 2 * SETTLED).step_due(late + 2 * SETTLED) is RotationStep.NOTHING
+
+
+def test_a_rotation_that_was_asked_for_goes_on_once_everybody_is_told_and_clients_had_their_grace(
+    authority: Authority,
+) -> None:
+    assert authority.step_due(NOW) is RotationStep.NOTHING
+    assert authority.step_due(NOW, request="one") is RotationStep.PUBLISH
+    published = authority.publish(new_pair(NOW), NOW, request="one", grace_seconds=60)
+    assert (published.phase, published.next_at()) == (Phase.PUBLISHED, None)
+    assert published.step_due(NOW + SETTLED - 1) is RotationStep.NOTHING, "somebody has not been told"
+    told = published.everybody_told(NOW + 100)
+    assert told.next_at() == NOW + 160
+    assert told.step_due(NOW + 159) is RotationStep.NOTHING
+    with pytest.raises(RotationOutOfOrder):
+        told.switch(NOW + 159)
+    switched = told.switch(NOW + 160)
+    assert (switched.phase, switched.next_at()) == (Phase.SWITCHED, None), "and all have to be told anew"
+    with pytest.raises(RotationOutOfOrder):
+        switched.retire(NOW + 10_000)
+    over = switched.everybody_told(NOW + 200).retire(NOW + 260)
+    assert over.phase is Phase.SETTLED
+    assert published.upcoming is not None
+    assert over.bundle == (published.upcoming.certificate,)
+    assert over.step_due(NOW + 260, request="one") is RotationStep.NOTHING, "the same request begins nothing again"
+    assert over.step_due(NOW + 260, request="two") is RotationStep.PUBLISH
+    with pytest.raises(RotationOutOfOrder):
+        over.everybody_told(NOW + 260)
+
+
+def test_a_host_that_is_never_reached_holds_a_rotation_up_no_longer_than_its_leaf_lives(authority: Authority) -> None:
+    published = authority.publish(new_pair(NOW), NOW, request="one", grace_seconds=0)
+    assert published.step_due(NOW + SETTLED - 1) is RotationStep.NOTHING
+    assert published.step_due(NOW + SETTLED) is RotationStep.SWITCH
+
+
+def test_no_grace_is_longer_than_a_leaf_lives(authority: Authority) -> None:
+    told = authority.publish(new_pair(NOW), NOW, grace_seconds=10 * SETTLED).everybody_told(NOW + 5)
+    assert told.pace.grace_seconds == SETTLED
+    assert told.next_at() == NOW + SETTLED
+
+
+def test_how_far_a_rotation_is_outlives_the_process_and_an_older_secret_is_read(authority: Authority) -> None:
+    published = authority.publish(new_pair(NOW), NOW, request="one", grace_seconds=7)
+    for stage in (authority, published, published.everybody_told(NOW + 1)):
+        read = Authority.from_secret(stage.to_secret())
+        assert (read.to_secret(), read.pace, read.phase) == (stage.to_secret(), stage.pace, stage.phase)
+    older = {key: value for key, value in published.to_secret().items() if not key.startswith(("rotation-", "told-"))}
+    read = Authority.from_secret(older)
+    assert (read.phase, read.pace.request, read.pace.grace_seconds) == (Phase.PUBLISHED, "", SETTLED)
+    with pytest.raises(AuthorityMalformed):
+        Authority.from_secret(published.to_secret() | {"told-at": b"soon"})

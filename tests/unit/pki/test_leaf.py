@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from chatelaine.pki.authority import Authority
 from chatelaine.pki.errors import CertificateRefused, Flaw, KeyFileDamaged, KeyFileExposed, NoLeafYet
 from chatelaine.pki.files import write_once, write_whole
 from chatelaine.pki.leaf import ProcessLeaf
@@ -170,6 +171,33 @@ def test_a_published_root_is_trusted_live_and_a_retired_one_no_more(tmp_path: Pa
     with pytest.raises(CertificateRefused) as refused:
         agent.check_peer(old_caller, "operator.chatelaine.internal", now())
     assert refused.value.flaw is Flaw.UNKNOWN_ISSUER
+
+
+def test_an_impostor_with_a_leaf_of_a_retired_root_is_dialled_by_no_living_process(tmp_path: Path) -> None:
+    """OpenSSL keeps trusting what a living context was ever told to trust: clients get a fresh one."""
+    authority = new_authority()
+    dialling = new_leaf(authority, tmp_path / "dialling", NAME)
+    impostor = new_leaf(authority, tmp_path / "impostor", "gateway.hsm-a.chatelaine.internal")
+    before = dialling.client_context()
+    handshake(before, impostor.server_context(), impostor.server_name)
+    published = authority.publish(new_pair(), now(), grace_seconds=0).everybody_told(now())
+    renew(published, dialling)
+    switched = published.switch(now()).everybody_told(now())
+    renew(switched, dialling)
+    assert dialling.is_of(switched.signing.certificate)
+    assert not dialling.is_of(authority.signing.certificate)
+    handshake(dialling.client_context(), _trusting(impostor, switched), impostor.server_name)
+    renew(switched.retire(now()), dialling)
+    assert dialling.client_context() is not before
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(dialling.client_context(), _trusting(impostor, switched), impostor.server_name)
+
+
+def _trusting(leaf: ProcessLeaf, authority: Authority) -> ssl.SSLContext:
+    """A server with that leaf, which lets anybody in whom this authority vouches for."""
+    context = leaf.server_context()
+    context.load_verify_locations(cadata=authority.bundle_pem)
+    return context
 
 
 def test_a_damaged_chain_on_disk_is_refused_at_start(tmp_path: Path) -> None:
