@@ -21,8 +21,9 @@ from tools.control_plane import build  # noqa: E402 -- the same
 
 CHART = ROOT / "charts" / "chatelaine"
 KINDS_ARE_THERE = ("--api-versions", "chatelaine.dev/v1alpha1/Hsm")
-NOT_DESCRIBED = "ServiceMonitor,PrometheusRule"
-"""Kinds of the Prometheus operator, which Kubernetes does not describe; a test looks at what is in them."""
+NOT_DESCRIBED = "ServiceMonitor,PrometheusRule,Application,GitRepository,HelmRelease,Kustomization"
+"""Kinds of the Prometheus operator, Argo CD and Flux, which Kubernetes does not describe; tests look at what is in
+them."""
 
 REFUSED = {
     "operator.replicass=1": "replicass",

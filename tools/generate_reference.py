@@ -13,12 +13,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.reference import commands, conditions, metrics, names, ports  # noqa: E402 -- the root must be importable
+from tools.reference import commands, conditions, gitops, metrics, names, ports  # noqa: E402 -- root must be importable
 
 PAGES = {
     "annotations.md": names.text,
     "commands.md": commands.text,
     "conditions.md": conditions.text,
+    "gitops-health.md": gitops.text,
     "metrics.md": metrics.text,
     "ports.md": ports.text,
 }

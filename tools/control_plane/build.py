@@ -85,6 +85,7 @@ TOOLS = {
             everyday=False,
         ),
         Tool("alerts", "alerts", "alerts", everyday=False),
+        Tool("flux-health", "flux-health", "flux-health"),
         Tool("cyclonus", "github.com/mattfenwick/cyclonus/cmd/cyclonus", "cyclonus"),
         Tool(
             "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", "kubeconform", ("main.version=v{version}",)
@@ -98,6 +99,7 @@ EVERYDAY = tuple(tool.name for tool in TOOLS.values() if tool.everyday)
 _PINNED = {
     "alerts": "github.com/prometheus/prometheus",
     "coredns": "github.com/coredns/coredns",
+    "flux-health": "github.com/fluxcd/pkg/runtime",
     "kubernetes": "k8s.io/kubernetes",
     "helm": "helm.sh/helm/v3",
     "helm-unittest": "github.com/helm-unittest/helm-unittest",

@@ -9,7 +9,7 @@ from tools.reference.markdown import page, table
 CARRIED_BY = {
     "Hsm": ("Enrolled", "Reachable", "Attested", "Ready", "Stalled", "Paused"),
     "HsmClaim": ("Bound", "Attested", "KeysReady", "NetworkReady", "Ready", "Stalled", "Paused"),
-    "AttestationPolicy": ("Valid", "Ready"),
+    "AttestationPolicy": ("Valid", "Ready", "Stalled"),
 }
 
 INTRODUCTION = """\

@@ -22,6 +22,8 @@ from chatelaine.reconcile.plan import Action, EmitEvent, EventType, ObjectRef, P
 from chatelaine.reconcile.snapshot import PolicySnapshot
 
 NAMED_FAULTS: Final = 4
+NO_RETRY_HELPS: Final = frozenset({Reason.RULES_INVALID})
+"""What a policy leans on may still come; rules that contradict themselves stay so until a person edits them."""
 HEX_LENGTHS: Final = {Bank.SHA256: 64, Bank.SHA384: 96}
 
 
@@ -108,9 +110,14 @@ def reconcile(snapshot: PolicySnapshot) -> Plan:
         message = "; ".join(wrong[:NAMED_FAULTS])
         put(ConditionType.VALID, "False", why, message)
         put(ConditionType.READY, "False", why, message)
+        if why in NO_RETRY_HELPS:
+            put(ConditionType.STALLED, "True", why, message)
+        else:
+            put(ConditionType.STALLED, "False", Reason.PROGRESSING, "")
     else:
         put(ConditionType.VALID, "True", Reason.RULES_VALID, _not_judged(policy))
         put(ConditionType.READY, "True", Reason.ALL_READY, "")
+        put(ConditionType.STALLED, "False", Reason.ALL_READY, "")
     after = AttestationPolicyStatus(
         observed_generation=meta.generation,
         digest=policy.digest(),

@@ -50,6 +50,7 @@ def test_versions_are_those_of_the_module_files() -> None:
     assert {group: build.version_of(group) for group in sorted({tool.group for tool in build.TOOLS.values()})} == {
         "alerts": "0.307.3",
         "coredns": "1.14.3",
+        "flux-health": "0.110.0",
         "kubernetes": "1.35.4",
         "helm": "3.22.0",
         "helm-unittest": "1.1.2",
@@ -144,10 +145,11 @@ def test_given_assets_are_used_in_place_and_only_the_rest_is_built(
         "kubectl": True,
         "kube-controller-manager": False,
         "helm": False,
+        "flux-health": False,
         "cyclonus": False,
         "kubeconform": False,
     }
-    assert len(go.read_text().splitlines()) == 4
+    assert len(go.read_text().splitlines()) == 5
 
 
 def test_the_description_of_kubernetes_comes_from_the_pinned_module(
