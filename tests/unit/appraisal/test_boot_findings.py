@@ -118,6 +118,12 @@ def detail(log: bytes, **rules: Any) -> str:
         (images(ended=(2,)), {"forbiddenImages": ["00" * 32]}, "PCR 4 has no separator"),
         (images(ended=()), {"forbiddenImages": ["00" * 32], "quoted": (5,)}, "PCR 2 was not quoted"),
         (images(b"rom"), {"optionRoms": "Refuse"}, "PCR 2"),
+        (lab_log(), authorities(allowed=[MINE]) | {"quoted": (0,)}, "PCR 7 was not quoted"),
+        (lab_log(), authorities(required=[OTHER, MINE]), OTHER),
+        (images(b"image"), {"forbiddenImages": [image_digest(b"image")]}, "event 3 of PCR 2"),
+        (lines("/a ro"), {"kernelCommandLine": {"required": ["ro"]}, "quoted": (8,)}, "was not quoted"),
+        (lines("/a ro", "/b rw"), {"kernelCommandLine": {"required": ["ro"]}}, "event 2: the kernel was not told ro"),
+        (lines("/b init=x"), {"kernelCommandLine": {"forbidden": ["init=*"]}}, "event 1: the kernel was told init=x"),
         (images(b"rom", b"rom"), {"optionRoms": "Refuse"}, "PCR 2 (and 1 more)"),
         (images(b"rom", b"rom", b"rom"), {"optionRoms": "Refuse"}, "PCR 2 (and 2 more)"),
         (images(), {"forbiddenImages": ["00" * 48, "11" * 48, "00" * 32]}, "2 forbidden digests"),
@@ -130,6 +136,10 @@ def test_each_rule_says_why(log: bytes, rules: dict[str, Any], text: str) -> Non
     said = detail(log, **rules)
     assert text in said
     assert ("more" in said) == ("more" in text)
+
+
+def test_nothing_is_said_of_more_option_roms_where_there_is_one() -> None:
+    assert detail(images(b"rom"), optionRoms="Refuse").endswith("PCR 2")
 
 
 @pytest.mark.parametrize(("lacking", "more"), [(8, ""), (9, " and 1 more"), (10, " and 2 more")])

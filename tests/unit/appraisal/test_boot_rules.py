@@ -300,6 +300,7 @@ def test_forbidden_digests_of_another_bank_tell_nothing():
         ({"dbxAtLeast": REVOKED}, {7}),
         ({"optionRoms": "Refuse"}, {2}),
         ({"forbiddenImages": REVOKED}, {2, 4}),
+        ({"secureBoot": "Enabled", "forbiddenImages": REVOKED}, {2, 4, 7}),
         ({"kernelCommandLine": {"forbidden": ["init=*"]}}, {8, 12}),
     ],
 )

@@ -176,6 +176,7 @@ def test_host_that_deviated_still_does() -> None:
         ([OLD, *[GOOD] * 4, OLD], 6, True),
         ([OLD, *[GOOD] * 4, OLD], 7, False),
         ([EVIL, *[GOOD] * 5], 2, False),
+        ([*[GOOD] * 5, EVIL], 7, False),
         ([GOOD, GOOD, GOOD], 0, False),
     ],
 )
