@@ -89,7 +89,9 @@ def project(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 class Sidecar:
-    """One process. `files` is its pod's side: `binding/`, `token/`; sockets are short of path in `run`."""
+    """One process, with its volumes in `folder`; `run` is the one of its socket."""
+
+    program = (sys.executable, "-m", "chatelaine.cli.main")
 
     def __init__(self, folder: Path, *options: str, listen: str = "") -> None:
         self.folder = folder
@@ -127,7 +129,7 @@ class Sidecar:
         """How it is started; with an environment that leads to the binding, without its folder."""
         binding = [] if self.environment else ["--binding", str(self.binding)]
         return [
-            sys.executable, "-m", "chatelaine.cli.main", "proxy", *binding, "--token-file", str(self.token_file),
+            *self.program, "proxy", *binding, "--token-file", str(self.token_file),
             "--listen", self.listen, "--ready-file", str(self.ready), *self.options,
         ]  # fmt: skip
 
