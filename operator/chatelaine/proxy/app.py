@@ -55,7 +55,8 @@ class KeysApp:
                 return own(asked, self._session)
             operation = asked.operation
             with self._room():
-                reply = await self._forwarded(asked, await _body(request))
+                body = await _body(request)
+                reply = await self._forwarded(asked, body if asked.method == "POST" else b"")
         except Refused as refused:
             response = refusal(refused)
             self._metrics.request(operation, refused.problem_code, response.status)

@@ -82,7 +82,8 @@ def parse(method: str, target: str) -> Asked | Own:
     namespace, claim, name, verb = key.groups()
     wanted = "POST" if verb else "GET"
     named = f"{namespace}/{claim}" if namespace else ""
-    return _by(wanted, method, Asked(wanted, (verb or "PublicKeys").capitalize(), name, verb or "", named=named))
+    operation = verb.capitalize() if verb else "PublicKeys"
+    return _by(wanted, method, Asked(wanted, operation, name, verb or "", named=named))
 
 
 def _by(wanted: str, method: str, asked: Asked | Own) -> Asked | Own:

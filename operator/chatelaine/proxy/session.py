@@ -136,7 +136,8 @@ class Session:
             together.create_task(self._watch())
             while True:
                 await self._spaced()
-                await self._attempt()
+                if not await self._attempt():
+                    continue
                 self._wanted.clear()
                 self._attempted.set()
                 self._attempted = asyncio.Event()
@@ -164,17 +165,23 @@ class Session:
             )
         return max(0.0, self._pass.renew_at - time.monotonic()) if self._pass is not None else 0.0
 
-    async def _attempt(self) -> None:
+    async def _attempt(self) -> bool:
+        """One exchange. False if the binding changed meanwhile: then it says nothing about the gateway of now."""
         began = time.monotonic()
+        followed = self._binding
         try:
             found = bindings.read(self._folder)
             await self._follow(found)
+            followed = found
             issued, leafed = await self._exchanged(found)
         except Refused as refused:
+            if followed != self._binding:
+                return False
             await self._failed(refused)
-            return
-        if found != self._binding:
-            return  # it changed meanwhile; the next exchange, which comes at once, is with the other gateway
+            return True
+        if followed != self._binding:
+            await leafed.line.close()
+            return False
         renew_at = began + issued.seconds * (limits.RENEW_FROM + limits.RENEW_SPREAD * _jitter())
         ends = began + max(issued.seconds - limits.EARLY_SECONDS, 1.0)
         await self._hold(Pass(leafed.line, issued.bearer, ends, renew_at), leafed)
@@ -182,6 +189,7 @@ class Session:
             log.info("requests are forwarded again", claim=found.name)
         self._failure, self._failures = None, 0
         self._metrics.exchanges.labels(ISSUED).inc()
+        return True
 
     async def _exchanged(self, found: Binding) -> tuple[Issued, _Leafed]:
         now = time.time()

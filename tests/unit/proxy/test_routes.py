@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from chatelaine.gateway import app as gateway
 from chatelaine.proxy.errors import Refused
 from chatelaine.proxy.routes import VERBS, Asked, Own, parse
+from chatelaine.tokens.decide import OperationKind
 
 CLAIM = "payments/checkout"
 
@@ -34,6 +35,18 @@ def test_two_segments_are_a_key_and_a_verb_never_a_claim_and_a_key() -> None:
     asked = parse("POST", "/v1/keys/checkout/sign")
     assert isinstance(asked, Asked)
     assert (asked.key, asked.verb, asked.named) == ("checkout", "sign", "")
+
+
+def test_operations_are_named_as_gateways_name_them() -> None:
+    for operation, method, target in (
+        ("PublicKeys", "GET", "/v1/keys/a"),
+        ("Sign", "POST", "/v1/keys/a/sign"),
+        ("Verify", "POST", "/v1/keys/a/verify"),
+        ("Random", "GET", "/v1/random?bytes=1"),
+    ):
+        asked = parse(method, target)
+        assert isinstance(asked, Asked)
+        assert asked.operation == OperationKind(operation).value
 
 
 def test_health_is_answered_here() -> None:
