@@ -344,7 +344,7 @@ def _some(names: Iterable[str]) -> str:
     """A few of them, in order; how many more there are."""
     ordered: Sequence[str] = sorted(names)
     rest = len(ordered) - MAX_NAMED
-    return ", ".join(ordered[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "") if ordered else "none"
+    return ", ".join(ordered[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _shown(text: str) -> str:

@@ -42,6 +42,13 @@ def boot(*entries: bytes, on: bool = True) -> bytes:
     return made.data
 
 
+def without_databases() -> bytes:
+    made = PaperBoot()
+    made.config("SecureBoot", b"\1")
+    made.separate(7)
+    return made.data
+
+
 def images(*contents: bytes, ended: tuple[int, ...] = (2, 4)) -> bytes:
     made = PaperBoot()
     made.separate(*ended)
@@ -127,6 +134,8 @@ def detail(log: bytes, **rules: Any) -> str:
         (images(b"rom", b"rom"), {"optionRoms": "Refuse"}, "PCR 2 (and 1 more)"),
         (images(b"rom", b"rom", b"rom"), {"optionRoms": "Refuse"}, "PCR 2 (and 2 more)"),
         (images(), {"forbiddenImages": ["00" * 48, "11" * 48, "00" * 32]}, "2 forbidden digests"),
+        (lab_log(), {"dbxAtLeast": ["02" * 32], "quoted": (0,)}, "PCR 7 was not quoted"),
+        (without_databases(), {"dbxAtLeast": ["02" * 32]}, "dbx was not measured, or cannot be read"),
         (lab_log(), authorities(required=[MINE]), REQUIRED_ALONE),
         (boot(), {"dbxAtLeast": ["02" * 32, "03" * 32, "04" * 32]}, f"2 of 3 entries: {'03' * 32}, {'04' * 32}"),
         (lines("/a ro"), {"kernelCommandLine": {"required": ["ro"]}}, IMAGES_NOT_JUDGED),

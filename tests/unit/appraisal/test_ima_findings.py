@@ -102,6 +102,21 @@ def test_boot_aggregate_is_told_with_what_the_quoted_pcrs_make(
     assert told(judged(paper, pcrs))[0] == said
 
 
+@pytest.mark.parametrize(
+    ("paper", "pcrs", "said"),
+    [
+        (PaperIma().ran("/good", GOOD), ZERO, "but with /good"),
+        (PaperIma().ran("", GOOD), ZERO, "but with something unreadable"),
+        (booted(), {}, "name them all in the policy"),
+        (booted(), ZERO | {9: b"\1" * 32}, "begins with another boot"),
+    ],
+)
+def test_boot_aggregate_that_does_not_match_is_told_with_its_reason(
+    paper: PaperIma, pcrs: dict[int, bytes], said: str
+) -> None:
+    assert said in judged(paper, pcrs).children[0].detail
+
+
 def test_what_is_listed_for_a_path_is_told_two_at_most() -> None:
     digests = [f"sha256:{number:064x}" for number in (3, 1, 2)]
     for count, expected in (
@@ -128,8 +143,8 @@ def test_offending_files_are_named_up_to_a_bound_and_the_rest_counted(offending:
         paper.ran(f"/bad/{number}", EVIL)
     files = judged(paper).children[2]
     assert [leaf.check for leaf in files.children] == [f"file /bad/{number}" for number in range(MAX_NAMED_FILES)]
-    assert (rest in files.detail) if rest else ("more" not in files.detail)
-    assert files.detail.startswith(files.children[0].detail)
+    more = f" (and {rest} than are named)" if rest else ""
+    assert files.detail == files.children[0].detail + more
 
 
 def test_what_is_refused_for_good_is_named_before_what_time_refused() -> None:
@@ -238,6 +253,7 @@ def test_unusable_key_leaves_open_only_what_is_signed() -> None:
     signed = booted().ran("/a", EVIL, file_signature(STRANGER, EVIL)).ran("/b", EVIL, file_signature(STRANGER, EVIL))
     finding = judged(signed, signingKeys=keys)
     assert (finding.outcome, finding.reason) == (Outcome.CANNOT_TELL, "ImaSigningKeyUnusable")
+    assert finding.children[2].check == "files"
     assert finding.detail.startswith("signing key 2 of the policy cannot be used (")
     assert "2 signed files" in finding.detail
     assert judged(signed, signingKeys=keys[:1]).reason == "FileSignatureInvalid"

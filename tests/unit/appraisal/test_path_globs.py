@@ -31,6 +31,8 @@ from chatelaine.appraisal.path_globs import PathGlob
         ("/a/**/m/**/z", "/a/m/z", True),
         ("/a/**/m/**/z", "/a/x/m/m/y/z", True),
         ("/a/**/m/**/z", "/a/z", False),
+        ("/a/**/m/**/m/**/z", "/a/m/z", False),
+        ("/a/**/m/**/m/**/z", "/a/m/x/m/z", True),
         ("/tmp/?", "/tmp/a", True),
         ("/tmp/?", "/tmp/", False),
         ("/tmp/?", "/tmp//", False),

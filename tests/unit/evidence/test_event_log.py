@@ -198,6 +198,7 @@ def test_log_without_spec_id_has_sha1_only():
     records = [tcg.sha1_record(4, 1, tcg.digest(tcg.SHA1, text), text) for text in (b"a", b"b")]
     log = parse_event_log(b"".join(records))
     assert log.banks == (tcg.SHA1,)
+    assert [event.digests for event in log.events] == [{tcg.SHA1: tcg.digest(tcg.SHA1, text)} for text in (b"a", b"b")]
     first = tcg.digest(tcg.SHA1, bytes(20) + tcg.digest(tcg.SHA1, b"a"))
     assert replay(log, tcg.SHA1)[4] == tcg.digest(tcg.SHA1, first + tcg.digest(tcg.SHA1, b"b"))
     with pytest.raises(errors.EventLogBankMissing):

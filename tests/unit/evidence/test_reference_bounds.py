@@ -153,6 +153,8 @@ def test_refused_envelope_says_what_was_expected() -> None:
 def test_refused_envelope_says_which_part(data: bytes, detail: str, expected: str | None) -> None:
     with pytest.raises((errors.EnvelopeMalformed, errors.EnvelopeOversized)) as caught:
         parse_envelope(data)
+    if isinstance(caught.value, errors.EnvelopeOversized):
+        assert caught.value.found == f"{len(data)} bytes"
     assert caught.value.detail.startswith(detail)
     assert caught.value.expected == expected
 
@@ -193,6 +195,9 @@ def test_predicate_with_all_that_it_may_hold_is_read() -> None:
     )
     assert len(found.pcrs["Sha256"][23]) == reference_values.MAX_PCR_VALUES
     assert len(found.dbx_at_least) == reference_values.MAX_DBX_ENTRIES
+    every = {str(index): ["ab" * 32] for index in range(24)}
+    whole = predicate(pcrs={"Sha256": every, "Sha384": {"0": ["ab" * 48]}}).pcrs
+    assert {bank.value: len(pcrs) for bank, pcrs in whole.items()} == {"Sha256": 24, "Sha384": 1}
     assert predicate(version=1).version == 1
 
 
@@ -213,7 +218,10 @@ def test_subjects_are_bounded(count: int, good: bool) -> None:
 
 def test_payload_of_its_bound_is_read() -> None:
     payload = PREDICATE.encode()
-    assert read_payload(payload + b" " * (dsse.MAX_ENVELOPE_BYTES - len(payload))) == read_payload(payload)
+    longest = payload + b" " * (dsse.MAX_ENVELOPE_BYTES - len(payload))
+    assert read_payload(longest) == read_payload(payload)
+    error = refused(errors.ReferencePayloadRefused, read_payload, longest + b" ")
+    assert (error.detail, error.expected) == ("the payload is too long", f"at most {dsse.MAX_ENVELOPE_BYTES} bytes")
 
 
 def test_statement_is_as_in_toto_has_it() -> None:
@@ -235,7 +243,7 @@ def test_statement_is_as_in_toto_has_it() -> None:
         "predicateType": "https://chatelaine.dev/reference-values/v1",
         "predicate": inner,
     }
-    assert wanted == STATEMENT
+    assert json.loads(PREDICATE.encode()) == wanted
 
 
 @pytest.mark.parametrize(
@@ -276,6 +284,9 @@ def test_refused_statement_says_what_was_expected_and_found() -> None:
         return refused(errors.ReferencePayloadRefused, read_payload, json.dumps(STATEMENT | members).encode())
 
     assert (read(_type="a").expected, read(_type="a").found) == ("https://in-toto.io/Statement/v1", "a")
+    assert [read(**{name: "a"}).detail for name in ("_type", "predicateType")] == [
+        "_type is another", "predicateType is another",
+    ]  # fmt: skip
     assert (read(predicate=[]).found, read(more=1).found) == ("list", str(sorted([*STATEMENT, "more"])))
     assert read(subject=[{"name": "lab", "digest": {"a": "b"}}]).expected == "baseline"
     assert read(subject=[]).expected == "1 to 16"
