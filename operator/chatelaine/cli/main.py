@@ -24,6 +24,7 @@ SUBCOMMANDS: Final = {
     "evidence": "Look at the evidence that an operator has stored.",
     "policy": "Write, sign and try policies and reference values.",
     "explain": "Say why a claim, an Hsm or a policy is not Ready, and what to do.",
+    "hsm": "Take HSMs out of service, and bring them back.",
     "backup": "Write our objects as manifests that a restore can be made from.",
     "restore": "See a restore through.",
     "uninstall": "Leave a cluster without leaving anything stuck.",
