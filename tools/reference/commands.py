@@ -9,7 +9,7 @@ from typing import Any
 
 import typer.main
 
-from chatelaine.cli.main import SUBCOMMANDS
+from chatelaine.cli.main import SUBCOMMANDS, module_of
 from chatelaine.pkcs11.settings import ENVIRONMENT_OF_MODULES
 from chatelaine.proxy.binding import ROOT_VARIABLE
 from tools.reference.markdown import page, table
@@ -49,11 +49,11 @@ def text() -> str:
 
 
 def _subcommand(name: str, summary: str) -> Iterator[str]:
-    command: Any = typer.main.get_command(importlib.import_module(f"chatelaine.cli.{name}").app)
+    command: Any = typer.main.get_command(importlib.import_module(module_of(name)).app)
     yield f"## `chatelaine {name}`"
     yield summary
-    parts = getattr(command, "commands", None)
-    if parts is None:
+    parts = {key: part for key, part in getattr(command, "commands", {}).items() if not part.hidden}
+    if not parts:
         yield _options(command)
         return
     for part in parts.values():
