@@ -135,6 +135,7 @@ def detail(log: bytes, **rules: Any) -> str:
         (images(b"rom", b"rom", b"rom"), {"optionRoms": "Refuse"}, "PCR 2 (and 2 more)"),
         (images(), {"forbiddenImages": ["00" * 48, "11" * 48, "00" * 32]}, "2 forbidden digests"),
         (lab_log(), {"dbxAtLeast": ["02" * 32], "quoted": (0,)}, "PCR 7 was not quoted"),
+        (lab_log(), {"secureBoot": "Enabled", "quoted": (0,)}, "PCR 7 was not quoted"),
         (without_databases(), {"dbxAtLeast": ["02" * 32]}, "dbx was not measured, or cannot be read"),
         (lab_log(), authorities(required=[MINE]), REQUIRED_ALONE),
         (boot(), {"dbxAtLeast": ["02" * 32, "03" * 32, "04" * 32]}, f"2 of 3 entries: {'03' * 32}, {'04' * 32}"),

@@ -47,6 +47,8 @@ def judged(**changed: object) -> Finding:
 def test_host_that_answers_without_its_log_is_refused():
     finding = judged()
     assert (finding.outcome, finding.reason) == (Outcome.REFUTED, "EventLogMissing")
+    assert finding.check == "event log"
+    assert "answered without one" in finding.detail
 
 
 def test_log_that_does_not_replay_refutes():
@@ -72,6 +74,7 @@ def test_log_that_was_held_against_no_pcr_at_all_does_not_hold():
     """A policy whose only PCR is IMA's: any log would do."""
     finding = found(lab_log(), quoted=(10,))
     assert (finding.outcome, finding.reason) == (Outcome.CANNOT_TELL, "EventLogNotAnchored")
+    assert "PCR 10 is IMA's" in finding.detail
 
 
 def test_one_rule_that_is_refused_refutes_the_whole():
@@ -102,6 +105,8 @@ def test_secure_boot_that_verifies_nothing_is_refused():
     debug.separate(7)
     assert reason(debug.data, secureBoot="Enabled") == "FirmwareDebugMode"
     assert reason(validation_off(b"\x01").data, secureBoot="Enabled") == "BootLoaderValidationOff"
+    for boot in (debug, validation_off(b"\x01")):
+        assert found(boot.data, secureBoot="Enabled").children[1].check == "secure boot"
 
 
 @pytest.mark.parametrize("content", [b"\x02", b"\xff", b"\x00\x01"])
