@@ -16,6 +16,6 @@ VERDICTS: Final = {Verdict.TRUSTED: 0, Verdict.UNTRUSTED: 1, Verdict.UNKNOWN: 2}
 UNWRITABLE: Final = 74
 """A file that could be opened cannot be read or written, or nobody reads the output (`EX_IOERR`)."""
 VERIFY_USAGE: Final = 64
-"""Usage errors of `verify`, `evidence` and `policy` (`EX_USAGE`): their 2 says *cannot tell*."""
+"""Usage errors of `verify`, `evidence`, `policy`, `hsm` and `restore` (`EX_USAGE`): their 2 says *cannot tell*."""
 STATES: Final = {State.READY: 0, State.NOT_READY: 1, State.CANNOT_TELL: 2}
 """How `explain`, `doctor` and `check` end. Their usage errors are 64, too."""

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from chatelaine.cli.exits import FAILED
+from chatelaine.cli.usage import UsageGroup
 
 if TYPE_CHECKING:
     from chatelaine.cli.hsm_inventory import Inventory, Seat
     from chatelaine.kube.port import KubePort
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Take HSMs out of service, and bring them back.")
+app = typer.Typer(
+    cls=UsageGroup, add_completion=False, no_args_is_help=True, help="Take HSMs out of service, and bring them back."
+)
 
 REMAIN = 2
 """How `drain` and `retire` end while something still stands on the HSM."""
@@ -52,7 +55,7 @@ def drain(
 ) -> None:
     """Cordon it, and name each claim that still has a place there, with what its owners do. No key is deleted.
 
-    Exit status: 0 no claim has a place there, 1 it could not be done, 2 claims remain.
+    Exit status: 0 no claim has a place there, 1 it could not be done, 2 claims remain, 64 usage.
     """
 
     async def work(kube: KubePort) -> Inventory:
@@ -83,7 +86,7 @@ def retire(
 ) -> None:
     """Delete the Hsm object, once it is cordoned and nothing stands on it. What is in the token stays there.
 
-    Exit status: 0 deleted, 1 it could not be done, 2 something stands in the way.
+    Exit status: 0 deleted, 1 it could not be done, 2 something stands in the way, 64 usage.
     """
     given = frozenset(abandon_retained or ())
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chatelaine.cli.exits import FAILED, VERIFY_USAGE
+from chatelaine.cli.usage import UsageGroup
 from chatelaine.model.verdict import Outcome
 
 if TYPE_CHECKING:
     from chatelaine.cli.restore_check import Found
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="See a restore through.")
+app = typer.Typer(cls=UsageGroup, add_completion=False, no_args_is_help=True, help="See a restore through.")
 ENDS = {Outcome.HOLDS: 0, Outcome.REFUTED: 1, Outcome.CANNOT_TELL: 2}
 SHOWN = {Outcome.HOLDS: "ok", Outcome.REFUTED: "MISSING", Outcome.CANNOT_TELL: "waits"}
 
@@ -35,7 +36,7 @@ def check(
     """Hold the cluster against a backup; change nothing.
 
     Exit status: 0 everything is back and Ready, 1 something is missing or went wrong (or the API server did not
-    answer), 2 everything is there, some of it waits for the operator or a person, 64 the file is no backup.
+    answer), 2 everything is there, some of it waits for the operator or a person, 64 usage, or the file is no backup.
     """
     from chatelaine.cli.backup_manifests import BackupUnusable, read_backup
     from chatelaine.cli.restore_check import worst
