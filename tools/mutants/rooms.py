@@ -31,12 +31,17 @@ class Room:
         return tuple(f"{self.name}/{stem}.py" for stem in there if not chosen or stem in chosen)
 
 
+_BY_COMMAND: Final = tuple(
+    f"tests/unit/cli/test_{name}.py" for name in ("policy_try", "policy_try_quotes", "verify_bundle")
+)
+"""What is judged for commands alone is tested through them."""
+
 ROOMS: Final = {
     room.name: room
     for room in (
         Room("tokens", ("tests/unit/tokens",)),
         Room("release", ("tests/unit/release",)),
-        Room("appraisal", ("tests/unit/appraisal",)),
+        Room("appraisal", ("tests/unit/appraisal", *_BY_COMMAND, "tests/unit/reconcile/test_unasked.py")),
         Room("evidence", ("tests/unit/evidence",)),
     )
 }
