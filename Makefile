@@ -25,6 +25,7 @@ static: ## linters, types, import rules, generated files, manifests
 	shellcheck tools/*.sh .ci/run
 	$(PY) tools/generate_crds.py --check
 	$(PY) tools/generate_reference.py --check
+	$(PY) -m tools.docs --check
 	$(PY) tools/chart_check.py
 
 .PHONY: chart-test
@@ -75,6 +76,14 @@ coverage: setup ## branch coverage of the pure rooms by their unit tests; a lamp
 .PHONY: demo
 demo: setup ## the whole story on real parts, in two minutes; KEEP=1 leaves it running
 	$(PY) -m tools.demo $(if $(KEEP),--keep)
+
+.PHONY: tutorial
+tutorial: setup ## what docs/tutorial/first-key.md runs on, until Ctrl-C
+	$(PY) -m tools.docs.laboratory
+
+.PHONY: docs
+docs: ## the pages as a static site in build/site, links checked; the first time, MkDocs is installed into the cache
+	$(PY) -m tools.docs
 
 .PHONY: bench
 bench: setup ## figures into build/bench; BENCH=name for one
