@@ -120,13 +120,20 @@ def pages(docs: Path = DOCS) -> list[Page]:
     return [Page.read(path) for path in sorted(docs.rglob("*.md"))]
 
 
-def navigation(docs: Path = DOCS) -> list[dict[str, list[str]]]:
-    """Navigation for MkDocs: the landing page, then each section with its pages by title, decisions by number."""
-    found = [{"Chatelaine": ["index.md"]}]
+def navigation(docs: Path = DOCS) -> list[dict[str, list[dict[str, str]]]]:
+    """Navigation for MkDocs: the landing page, then each section with its pages by title, decisions by number.
+
+    Titles are told, because MkDocs finds none in a page that begins with a comment, as generated pages do.
+    """
+    found = [{"Chatelaine": [{"Chatelaine": "index.md"}]}]
     for folder, title in SECTIONS.items():
         inside = [Page.read(path) for path in sorted((docs / folder).glob("*.md"))]
         if folder != "adr":
-            inside.sort(key=lambda page: (page.path.name != "README.md", page.titles[0].lower()))
+            inside.sort(key=lambda page: (page.path.name != "README.md", page.titles[0].strip("`").lower()))
         if inside:
-            found.append({title: [str(page.path.relative_to(docs)) for page in inside]})
+            found.append({title: [{page.titles[0].replace("`", ""): _name(page, docs)} for page in inside]})
     return found
+
+
+def _name(page: Page, docs: Path) -> str:
+    return page.path.relative_to(docs).as_posix()

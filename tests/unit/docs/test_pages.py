@@ -25,9 +25,14 @@ def test_our_pages_have_nothing_wrong() -> None:
 
 
 def test_every_page_of_ours_is_in_the_navigation() -> None:
-    listed = [str(name) for entry in navigation() for names in entry.values() for name in names]
+    listed = [name for entry in navigation() for pages in entry.values() for page in pages for name in page.values()]
     docs = check.DOCS
     assert sorted(listed) == sorted(str(path.relative_to(docs)) for path in docs.rglob("*.md"))
+
+
+def test_a_generated_page_has_its_own_title_in_the_navigation(tmp_path: Path) -> None:
+    docs = site(tmp_path, reference__gitops_health="<!-- Generated. -->\n\n# Health in `tools`\n")
+    assert navigation(docs)[1:] == [{"Reference": [{"Health in tools": "reference/gitops-health.md"}]}]
 
 
 @pytest.mark.parametrize(
