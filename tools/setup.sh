@@ -12,6 +12,7 @@ packages=(
   python3-venv python3-dev   # .venv; headers for the one package that has no wheel, tpm2-pytss ...
   libtss2-dev pkg-config gcc libc6-dev # ... which is compiled against the TPM software stack
   openssl procps iproute2 ca-certificates
+  systemd util-linux         # systemd-analyze, -sysusers and -tmpfiles judge packaging/; a mount namespace for a test
   shellcheck
 )
 

@@ -24,6 +24,7 @@ from support.simulated_host import SimulatedHost
 from support.waiting import until
 
 LOOK_SECONDS = 0.2
+SECONDS = 180
 TURNS = 3
 MOST = 60
 """More steps than a rotation takes."""
@@ -67,7 +68,7 @@ async def rotated_by_a_mortal(cluster: OperatorCluster, state: Path, number: int
         await until(
             "the operator dies, or is through",
             lambda: process.returncode is not None or over(cluster, request),
-            seconds=60,
+            seconds=SECONDS,
         )
         assert process.returncode in (None, KILLED), log.read_text()
         return process.returncode is None
@@ -87,7 +88,7 @@ async def ended_by_a_fresh_one(cluster: OperatorCluster, state: Path, host: Simu
     """An operator that lives: the rotation comes to its end, and everybody goes by it."""
     async with cluster.operator(state_folder=state) as operator:
         operator._pki.hasten()
-        await until("the rotation is over", lambda: over(cluster, request), seconds=60)
+        await until("the rotation is over", lambda: over(cluster, request), seconds=SECONDS)
         after = authority_of(cluster)
         await until("the host follows", lambda: follows(host, after))
         await until("so do Secrets", lambda: binding_ca(cluster) == after.bundle_pem)

@@ -68,6 +68,7 @@ class GatewayProcess:
         self.socket_path = Path(f"/tmp/chat-gw-{os.getpid()}-{id(self)}/s")
         self.process: subprocess.Popen[bytes] | None = None
         self.listen = "127.0.0.1:0"
+        self.options: list[str] = []
         self.port = 0
 
     def start(self) -> GatewayProcess:
@@ -76,7 +77,7 @@ class GatewayProcess:
             sys.executable, "-m", "chatelaine.cli.gateway",
             "--host-name", self.host, "--state-dir", str(self.state), "--tls-dir", str(self.folder / "tls"),
             "--listen", self.listen, "--local-socket", str(self.socket_path), "--ready-file", str(self.ready),
-            "--hsm", self.hsm,
+            "--hsm", self.hsm, *self.options,
         ]  # fmt: skip
         env = {name: value for name, value in os.environ.items() if not name.startswith("SOFTHSM")}
         if self.token is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,12 @@ def gateway(
     token_uri: Annotated[str, typer.Option(help="Token, as RFC 7512 URI, without PIN.")] = "",
     serial: Annotated[str, typer.Option(help="Serial of the token, if it is known.")] = "",
     pin_file: Annotated[Path | None, typer.Option(help="File with the PIN, 0600 or 0400.")] = None,
+    agent_user: Annotated[
+        str,
+        typer.Option(
+            help="User of the agent, if it is not ours; --local-socket is open to our group then.", show_default=False
+        ),
+    ] = "",
     ready_file: Annotated[Path | None, typer.Option(help="Written when the gateway listens.")] = None,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
@@ -53,6 +60,7 @@ def gateway(
             serial=serial,
             pin_file=pin_file,
             ready_file=ready_file,
+            agent_uid=_uid(agent_user) if agent_user else None,
         )
     except SettingsRefused as error:
         raise typer.BadParameter(str(error)) from error
@@ -65,6 +73,14 @@ def gateway(
     except (PkiError, HsmError, OSError) as error:
         typer.echo(f"the gateway cannot start: {error}", err=True)
         raise typer.Exit(FAILED) from error
+
+
+def _uid(user: str) -> int:
+    """Number of a user of this machine."""
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError as error:
+        raise typer.BadParameter(f"--agent-user: this machine has no user {user!r}") from error
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from chatelaine.cli.exits import FAILED
-from chatelaine.cli.host_join import join_host
+from chatelaine.cli.host_join import hand_over, join_host, known_users
 from chatelaine.pki.errors import PkiError
 from chatelaine.pki.invitation import MAX_TOKEN_CHARACTERS, Invitation
 from chatelaine.wire.peer import PeerError, PeerRefused
@@ -50,16 +50,22 @@ def invite(
 def join(
     state_dir: Annotated[Path, typer.Option(help="Gets agent/tls and gateway/tls.")] = Path("/var/lib/chatelaine"),
     token_file: Annotated[Path | None, typer.Option(help="File with the token; default: standard input.")] = None,
+    agent_user: Annotated[str, typer.Option(help="Gets agent/; default: whoever runs this.", show_default=False)] = "",
+    gateway_user: Annotated[
+        str, typer.Option(help="Gets gateway/; default: whoever runs this.", show_default=False)
+    ] = "",
 ) -> None:
     """Join with the token on standard input, or in a file."""
     try:
+        known_users(agent_user, gateway_user)
         invitation = Invitation.decode(_token(token_file))
         asyncio.run(join_host(invitation, state_dir, now=int(time.time())))
+        hand_over(state_dir, agent_user=agent_user, gateway_user=gateway_user)
     except PeerRefused as error:
         if error.problem.code == "InvitationRefused":
             raise _failed("the invitation was refused: used, expired, or replaced; make a new one") from error
         raise _failed(str(error)) from error
-    except (PkiError, PeerError, OSError) as error:
+    except (PkiError, PeerError, LookupError, OSError) as error:
         raise _failed(str(error)) from error
     typer.echo(f"{invitation.host} has joined; keys and certificates are in {state_dir}")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chatelaine.controller.pki import BUNDLE_KEY, CA_NAME, ENDPOINT_KEY, KubeInvitations
+from chatelaine.controller.pki import CA_NAME, ENDPOINT_KEY, KubeInvitations
+from chatelaine.controller.rotation import BUNDLE_KEY
 from chatelaine.kube.adapter import KubeAdapter
 from chatelaine.kube.errors import NotFound
 from chatelaine.kube.port import CONFIG_MAPS

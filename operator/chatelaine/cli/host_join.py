@@ -6,6 +6,8 @@ The second connection trusts that CA alone, for the operator's name alone, and o
 
 from __future__ import annotations
 
+import os
+import pwd
 import ssl
 from pathlib import Path
 from typing import Final
@@ -22,6 +24,7 @@ from chatelaine.wire.peer import PeerClient, Target
 
 CALL_SECONDS: Final = 20.0
 MAX_ANSWER_BYTES: Final = 4 * MAX_JOIN_BODY_BYTES
+SHARED_FOLDER_MODE: Final = 0o711
 
 
 async def join_host(invitation: Invitation, state_dir: Path, *, now: int) -> None:
@@ -47,6 +50,46 @@ async def join_host(invitation: Invitation, state_dir: Path, *, now: int) -> Non
     _find(answered.ca_bundle_pem, invitation.ca_digest)
     agent.install(answered.agent_chain_pem, answered.ca_bundle_pem, now)
     gateway.install(answered.gateway_chain_pem, answered.ca_bundle_pem, now)
+
+
+def known_users(*users: str) -> None:
+    """To be asked before an invitation is used up. Empty names are passed over.
+
+    Raises:
+        LookupError: this machine has no such user.
+    """
+    for user in users:
+        _account(user)
+
+
+def hand_over(state_dir: Path, *, agent_user: str, gateway_user: str) -> None:
+    """Give what `join_host` has made to the users that run agent and gateway, each its own part. For root.
+
+    Raises:
+        LookupError: this machine has no such user.
+        OSError: we may not.
+    """
+    owners = [(state_dir / part, _account(user)) for part, user in (("agent", agent_user), ("gateway", gateway_user))]
+    if agent_user or gateway_user:
+        # Both have to get through; what is in it, each one's own folder guards.
+        state_dir.chmod(SHARED_FOLDER_MODE)
+    for folder, account in owners:
+        if account is None:
+            continue
+        for path in (folder, *folder.rglob("*")):
+            # By name and never through a link: the folders are those users' own after the first time.
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+
+def _account(user: str) -> pwd.struct_passwd | None:
+    if not user:
+        return None
+    try:
+        return pwd.getpwnam(user)
+    except KeyError as error:
+        raise LookupError(
+            f"this machine has no user {user}; packaging/sysusers.d/chatelaine.conf makes it (systemd-sysusers)"
+        ) from error
 
 
 async def _pinned_ca(invitation: Invitation) -> x509.Certificate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -166,8 +167,9 @@ class Gateway:
         # What a killed gateway left behind; never anything but a socket.
         if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
             path.unlink()
-        protocols = self._protocols(LocalApp(self._runtime), _local_peer)
-        before = os.umask(0o177)
+        agent = self._settings.agent_uid
+        protocols = self._protocols(LocalApp(self._runtime), functools.partial(_local_peer, agent_uid=agent))
+        before = os.umask(0o177 if agent is None else 0o117)
         try:
             return await asyncio.get_running_loop().create_unix_server(protocols, str(path))
         finally:
@@ -208,11 +210,11 @@ class Gateway:
         log.info("stopped")
 
 
-def _local_peer(transport: asyncio.BaseTransport) -> Peer:
-    """Only processes of our own user; the socket's mode says so too, this does not depend on the folder."""
+def _local_peer(transport: asyncio.BaseTransport, *, agent_uid: int | None) -> Peer:
+    """Only processes of our own user and the agent's; the socket's mode is no more than a first hurdle."""
     wire = transport.get_extra_info("socket")
     size = struct.calcsize("3i")
     _pid, uid, _gid = struct.unpack("3i", wire.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    if uid != os.geteuid():
-        raise PeerUnknown(f"user {uid} is not the gateway's")
+    if uid not in (os.geteuid(), agent_uid):
+        raise PeerUnknown(f"user {uid} is neither the gateway's nor the agent's")
     return Peer(Role.LOCAL, "local")

@@ -35,6 +35,7 @@ class GatewaySettings:
         tls_dir: `key.pem`, `chain.pem`, `ca.pem`, as `host join` writes them.
         listen: the TLS port for clients and operator.
         local_socket: Unix socket for the agent; at most 107 bytes.
+        agent_uid: the agent's user, where it is not ours; it must be of our group, to whom the socket is open then.
         hsm: what stands behind the gateway.
         module: the PKCS#11 library.
         token_uri: RFC 7512, never with a PIN.
@@ -54,6 +55,7 @@ class GatewaySettings:
     serial: str = ""
     pin_file: Path | None = None
     ready_file: Path | None = None
+    agent_uid: int | None = None
 
     def __post_init__(self) -> None:
         if self.hsm is HsmKind.PKCS11 and (self.module is None or self.pin_file is None or not self.token_uri):

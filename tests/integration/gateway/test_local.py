@@ -6,8 +6,10 @@ import base64
 import contextlib
 import json
 import os
+import pwd
 import socket
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,8 @@ from chatelaine.evidence.hsm_statement import verify_statement
 from chatelaine.evidence.inventory import decode_inventory, inventory_digest
 from chatelaine.model.identifiers import key_label
 from chatelaine.wire.messages import LINES_MEDIA_TYPE, DestroyKey, EnsureKey, StatementRequest, encode
+from support import pki
+from support.gateway import GatewayProcess
 from support.waiting import eventually
 
 NONCE = bytes(range(32))
@@ -89,25 +93,48 @@ def test_streams_that_are_left_are_forgotten(gateway, operator):
     eventually(lambda: gateway.metric("chatelaine_gateway_connections") <= before, "the streams are forgotten")
 
 
-def test_another_user_of_this_host_gets_nothing(gateway):
-    """Even where the folder let them in: the peer's user is asked of the kernel."""
-    mode = gateway.socket_path.parent.stat().st_mode
-    gateway.socket_path.parent.chmod(0o755)
-    gateway.socket_path.chmod(0o666)
+def asked_as(uid: int, path: Path) -> bytes:
+    """What a process of that user reads from the socket first; empty: the gateway hung up."""
     if os.geteuid() != 0:
         pytest.fail("this test takes another user's place; run the tests as root")
     stranger = socket.socket(socket.AF_UNIX)
     try:
-        os.seteuid(65534)
+        os.seteuid(uid)
         try:
-            stranger.connect(str(gateway.socket_path))
+            stranger.connect(str(path))
         finally:
             os.seteuid(0)
         stranger.settimeout(30)
         with contextlib.suppress(ConnectionError):
             stranger.sendall(b"GET /local/v1/identity HTTP/1.1\r\nhost: x\r\n\r\n")
-            assert stranger.recv(1) == b""
+            return stranger.recv(12)
+        return b""
     finally:
         stranger.close()
+
+
+def test_another_user_of_this_host_gets_nothing(gateway):
+    """Even where the folder let them in: the peer's user is asked of the kernel."""
+    mode = gateway.socket_path.parent.stat().st_mode
+    gateway.socket_path.parent.chmod(0o755)
+    gateway.socket_path.chmod(0o666)
+    try:
+        assert asked_as(65534, gateway.socket_path) == b""
+    finally:
         gateway.socket_path.chmod(0o600)
         gateway.socket_path.parent.chmod(mode & 0o777)
+
+
+def test_the_agents_user_is_let_in_where_it_is_named_and_no_third_one(tmp_path):
+    agent, third = pwd.getpwnam("daemon").pw_uid, pwd.getpwnam("games").pw_uid
+    gateway = GatewayProcess(tmp_path, pki.new_authority(), hsm="simulated")
+    gateway.options = ["--agent-user", "daemon"]
+    try:
+        gateway.start()
+        assert gateway.socket_path.stat().st_mode & 0o777 == 0o660
+        gateway.socket_path.parent.chmod(0o755)
+        gateway.socket_path.chmod(0o666)
+        assert asked_as(agent, gateway.socket_path) == b"HTTP/1.1 200"
+        assert asked_as(third, gateway.socket_path) == b""
+    finally:
+        gateway.close()
