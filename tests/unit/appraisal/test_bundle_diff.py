@@ -58,6 +58,65 @@ def test_bundle_that_goes_back_is_said_to_be_refused():
     assert one(replace(BASE, name="other"))[1] is Effect.EITHER
 
 
+def sha(character: str) -> str:
+    return f"sha256:{character * 64}"
+
+
+def file(name: str, until: int | None = None, digest: str = "a") -> GoodFile:
+    return GoodFile(f"/{name}", (sha(digest),), until)
+
+
+def test_each_difference_is_told_whole():
+    before = replace(
+        BASE,
+        pcrs={Bank.SHA256: {4: (A,)}, Bank.SHA384: {7: ("cc" * 48,)}},
+        files=(file("gone"), file("ending", 1_800_000_000), file("lasting"), file("shorter", 1_900_000_000)),
+    )
+    after = replace(
+        before,
+        name="other",
+        version=4,
+        pcrs={Bank.SHA256: {4: (B,)}, Bank.SHA384: {7: ("cc" * 48,)}},
+        dbx_at_least=(B,),
+        files=(file("new"), file("graced", 1_800_000_000), file("ending"), file("lasting", 0), file("shorter", 5)),
+    )
+    is_good = f"{sha('a')} is good"
+    assert [tuple(change.as_dict().values()) for change in diff_bundles(before, after)] == [
+        ("name", "Changed", "Either", "series edge becomes other: a policy that names one refuses the other",
+         "edge", "other"),
+        ("version", "Changed", "Nothing", "version 3 becomes 4", 3, 4),
+        ("pcrs.Sha256.4", "Removed", "Stricter", f"PCR 4 (Sha256): {A} is not good by this bundle", A, None),
+        ("pcrs.Sha256.4", "Added", "Looser", f"PCR 4 (Sha256): {B} is good too", None, B),
+        ("dbxAtLeast", "Removed", "Looser", f"dbx need not hold {A} any more", A, None),
+        ("dbxAtLeast", "Added", "Stricter", f"dbx must hold {B}", None, B),
+        ("files[/ending].until", "Changed", "Looser",
+         f"/ending: {is_good} without an end, formerly until 2027-01-15T08:00:00+00:00",
+         "2027-01-15T08:00:00+00:00", None),
+        ("files[/gone]", "Removed", "Stricter", f"/gone: {sha('a')} is not good any more", sha("a"), None),
+        ("files[/graced]", "Added", "Looser", f"/graced: {is_good} too until 2027-01-15T08:00:00+00:00",
+         None, sha("a")),
+        ("files[/lasting].until", "Changed", "Stricter",
+         f"/lasting: {is_good} until 1970-01-01T00:00:00+00:00, formerly without one",
+         None, "1970-01-01T00:00:00+00:00"),
+        ("files[/new]", "Added", "Looser", f"/new: {is_good} too", None, sha("a")),
+        ("files[/shorter].until", "Changed", "Stricter",
+         f"/shorter: {is_good} until 1970-01-01T00:00:05+00:00, formerly until 2030-03-17T17:46:40+00:00",
+         "2030-03-17T17:46:40+00:00", "1970-01-01T00:00:05+00:00"),
+    ]  # fmt: skip
+
+
+def test_version_that_goes_back_is_told_with_both():
+    (change,) = diff_bundles(BASE, replace(BASE, version=2))
+    assert change.says == "version 3 becomes 2: it is refused wherever the higher one was used"
+
+
+def test_last_end_of_a_content_counts():
+    for ends in ((5, 9), (9, 5), (5, None), (None, 5)):
+        files = tuple(file("x", end) for end in ends)
+        wanted = None if None in ends else 9
+        assert diff_bundles(replace(BASE, files=files), replace(BASE, files=(file("x", wanted),))) == ()
+
+
 def test_hostile_path_reaches_no_terminal():
     says = one(replace(BASE, files=(*BASE.files, GoodFile("/tmp/\x1b[2J", (f"sha256:{B}",)))))[2]
     assert says.isprintable()
