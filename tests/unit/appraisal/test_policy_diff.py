@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -192,3 +193,58 @@ def test_no_difference_to_itself(values):
     value = changed("tpm.pcrs.values.0.anyOf", values)
     assert diff(value, value) == ()
     assert overall(()) is Effect.NOTHING
+
+
+def test_each_difference_is_told_whole() -> None:
+    """Path, kind, effect, sentence, and both values as plain JSON."""
+
+    def rules(**members: Any) -> dict[str, Any]:
+        return {"freshness": FULL["freshness"], "tpm": {"pcrs": FULL["tpm"]["pcrs"]}, **members}
+
+    def signed(*names: str) -> dict[str, Any]:
+        pieces = [{"name": name, "key": "bundle"} for name in names]
+        keys = [{"name": "alice", "publicKey": "-----BEGIN PUBLIC KEY-----\nA\n-----END PUBLIC KEY-----"}]
+        return {"series": "edge", "threshold": 1, "configMapRefs": pieces, "keys": keys}
+
+    let_in = {"namespaces": {"matchLabels": {"team": "a"}}}
+    five, six, nine = {**let_in, "maxClaims": 5}, {**let_in, "usages": ["Sign"]}, {**let_in, "keyTypes": ["EcP256"]}
+    luna = {"model": "luna", "firmware": "7"}
+    one, both = ({**luna, "holds": ["Fips140_3Level3", "Fips140_3Level2"][:count]} for count in (1, 2))
+    other = {"model": "other", "firmware": "1", "holds": ["Fips140_3Level3"]}
+    xy, yx = signed("x", "y"), signed("y", "x")
+    changes = diff(
+        rules(hsm={"compliance": [one]}, release={"anyOf": [five, six]}, referenceValues=xy, enforcement="Audit"),
+        rules(
+            hsm={"compliance": [both, other], "statement": "VendorAttested"},
+            release={"anyOf": [six, nine]},
+            referenceValues=yx,
+        ),
+    )
+    words = {name: json.dumps(value) for name, value in {"five": five, "nine": nine}.items()}
+    order = [json.dumps(value["configMapRefs"]) for value in (xy, yx)]
+    assert [tuple(change.as_dict().values()) for change in changes] == [
+        ("enforcement", "Changed", "Stricter", "enforcement: Audit becomes Enforce", "Audit", "Enforce"),
+        ("hsm.statement", "Changed", "Stricter", "hsm.statement: HostAsserted becomes VendorAttested",
+         "HostAsserted", "VendorAttested"),
+        ("hsm.compliance[luna,7].holds", "Added", "Looser", "model and firmware luna,7 hold Fips140_3Level2 too",
+         None, "Fips140_3Level2"),
+        ("hsm.compliance[other,1]", "Added", "Looser", "model and firmware other,1 hold Fips140_3Level3", None, other),
+        ("release.anyOf", "Removed", "Stricter", f"claims may not bind by this rule any more: {words['five']}",
+         five, None),
+        ("release.anyOf", "Added", "Looser", f"claims may bind by one rule more: {words['nine']}", None, nine),
+        ("referenceValues.configMapRefs", "Changed", "Either",
+         f"referenceValues.configMapRefs: {order[0]} becomes {order[1]}", xy["configMapRefs"], yx["configMapRefs"]),
+    ]  # fmt: skip
+    assert all(
+        type(value) in (str, type(None), dict, list) for change in changes for value in change.as_dict().values()
+    )
+    assert overall(changes[:2]) is Effect.STRICTER
+    assert overall(changes) is Effect.EITHER
+
+
+def test_order_inside_of_an_entry_that_is_compared_whole_means_nothing() -> None:
+    def rule(*usages: str) -> dict[str, Any]:
+        return changed("release.anyOf.0", {"namespaces": {"matchLabels": {"a": "b"}}, "usages": list(usages)})
+
+    assert diff(rule("Sign", "Verify"), rule("Verify", "Sign")) == ()
+    assert len(diff(rule("Sign", "Verify"), rule("Sign", "Decrypt"))) == 2
