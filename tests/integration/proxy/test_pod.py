@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,12 @@ def rolled_out(lab: Lab, namespace: str, folder: Path) -> PodSidecar:
     """The sidecar of the Deployment's pod, ready."""
     pod = eventually(lambda: pod_of(lab.control_plane, namespace), "the Deployment's pod is there")
     sidecar = PodSidecar(lab.control_plane, pod, folder, lab.pool.address)
-    sidecar.sync()
-    sidecar.start()
-    eventually(lambda: sidecar.curl("/readyz").status == 200, "the sidecar is ready")
+    with ExitStack() as unless_ready:
+        unless_ready.push(sidecar)
+        sidecar.sync()
+        sidecar.start()
+        eventually(lambda: sidecar.curl("/readyz").status == 200, "the sidecar is ready")
+        unless_ready.pop_all()
     return sidecar
 
 
