@@ -69,6 +69,7 @@ def hsm_status() -> Object:
                 "name": "old",
                 "keys": [{"name": "signing", "version": 1, "state": "Deactivated"}],
                 "at": AT,
+                "adoptedBy": "8b3e",
             }
         ],
         "conditions": [CONDITION],
@@ -88,6 +89,7 @@ def claim_status() -> Object:
         "createdAt": AT,
         "suspectSince": AT,
         "reason": "",
+        "madeBy": "7a2d",
     }
     return {
         "observedGeneration": 1,

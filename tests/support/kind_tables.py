@@ -160,6 +160,11 @@ HSM = [
         [["EcP256"], ["EcP256", "Aes256", "Hmac"]],
         [([], FEW_ITEMS), (["Dsa1024"], CHOICE), (["EcP256", "EcP256"], TWICE)],
     ),
+    Row("spec.adoptions", [ABSENT, []], [([{}], MISSING), ({}, TYPE)]),
+    Row("spec.adoptions[0].claimUid", ["a", "a" * 64], [("a" * 65, LONG), ("", "at least 1"), (ABSENT, MISSING)]),
+    short_names("spec.adoptions[0].namespace"),
+    names("spec.adoptions[0].name"),
+    Row("spec.adoptions[0].suspectSince", [ABSENT, "2026-01-01T00:00:00Z"], [(7, TYPE)]),
 ]
 
 HSM_EXTERNAL = [

@@ -46,6 +46,14 @@ def hsm(name: str) -> Object:
             "maxSensitivity": "Restricted",
             "keyTypes": ["EcP256", "EcP384", "Rsa3072", "Aes256", "Ed25519"],
         },
+        "adoptions": [
+            {
+                "claimUid": "7a2d",
+                "namespace": "payments",
+                "name": "checkout",
+                "suspectSince": "2026-01-01T00:00:00Z",
+            }
+        ],
     }
     return _object("Hsm", name, spec)
 
