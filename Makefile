@@ -67,7 +67,7 @@ cluster: setup image ## a cluster of one node with both images in it, until Ctrl
 e2e: setup ## pods of our image in a cluster of one node, NetworkPolicies enforced. As root
 	$(PY) -m pytest tests/e2e
 
-PURE_ROOMS := model evidence appraisal release reconcile tokens
+PURE_ROOMS := model evidence appraisal release reconcile tokens diagnosis
 .PHONY: coverage
 coverage: setup ## branch coverage of the pure rooms by their unit tests; a lamp, no goal
 	$(PY) -m pytest -n $(WORKERS) $(PURE_ROOMS:%=tests/unit/%) $(PURE_ROOMS:%=--cov=chatelaine.%) --cov-branch \
