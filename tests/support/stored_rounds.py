@@ -12,7 +12,7 @@ from tools.lab import firmware
 
 from chatelaine.appraisal.host import HostCase, appraise_host, appraise_refusal
 from chatelaine.appraisal.stored import Asked, RoundKind, StoredCase, StoredRound, encode_appraisal
-from chatelaine.evidence.bundle import QuoteEvidence, verify_evidence
+from chatelaine.evidence.bundle import QuoteEvidence, verify_evidence, with_ima
 from chatelaine.evidence.errors import EvidenceError, EvidencePartMissing
 from chatelaine.evidence.tpm_types import Selection
 from chatelaine.model.common import ObjectMeta
@@ -83,6 +83,7 @@ def stored(
     kind: RoundKind = RoundKind.TRUSTED,
     evidence: QuoteEvidence | None = None,
     serial: str | None = None,
+    quoted: tuple[int, ...] = QUOTED,
     **case: Any,
 ) -> Told:
     """Judge the answer of a host as the operator does, and store it. `reference`: envelope of reference values."""
@@ -93,7 +94,7 @@ def stored(
     identity = replace(HOST.identity, serial=serial) if serial is not None else HOST.identity
     asked = Asked(
         nonce=NONCE, subject_uid=SUBJECT, identity=identity, agent_spki=AGENT_SPKI, gateway_spki=GATEWAY_SPKI,
-        selection=Selection(Bank.SHA256, QUOTED), wants_log=evidence.event_log is not None,
+        selection=Selection(Bank.SHA256, quoted), wants_log=evidence.event_log is not None,
     )  # fmt: skip
     values: Json = {
         "accounted": frozenset(),
@@ -109,6 +110,8 @@ def stored(
             evidence, nonce=NONCE, subject_uid=SUBJECT, identity=identity, agent_spki=AGENT_SPKI,
             gateway_spki=GATEWAY_SPKI, selection=asked.selection, wants_log=asked.wants_log,
         )  # fmt: skip
+        before = host_case.ima_before
+        shown = with_ima(shown, evidence, before.progress if before is not None else None)
         appraisal = appraise_host(shown, host_case)
     except EvidenceError as error:
         appraisal = appraise_refusal(error.reason, str(error), evidence.evidence_digest(), host_case)
