@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 import cbor2
@@ -175,8 +176,8 @@ def _seconds(value: object, what: str) -> int | None:
     return value
 
 
-def _kept(number: int) -> Callable[..., CBORTag]:
-    return lambda value, *_: CBORTag(number, value)
+def _kept(number: int, value: object, *_: object) -> CBORTag:
+    return CBORTag(number, value)
 
 
-_KEPT: Final = {number: _kept(number) for number in BUILT_IN_TAGS}
+_KEPT: Final = {number: partial(_kept, number) for number in BUILT_IN_TAGS}

@@ -86,6 +86,43 @@ def test_measurement_without_a_key_and_with_a_tag_is_named() -> None:
     )
 
 
+def test_digests_of_several_unknown_algorithms_are_several() -> None:
+    found = corim.import_corim(manifest(measured(4, [1, FIRST], [98, b"a"], [99, b"b"])), at=NOW)
+    assert [pcrs[4] for pcrs in found.pcrs.values()] == [(FIRST.hex(),)]
+    assert len(found.left_out) == 2
+
+
+def test_module_without_reference_values_is_left_out() -> None:
+    values = [[{0: {1: "ACME"}}, [measured()]]]
+    tags = [CBORTag(506, cbor2.dumps({4: triples})) for triples in ({1: []}, {0: values})]
+    found = corim.import_corim(cbor2.dumps(CBORTag(501, {1: tags})), at=NOW)
+    assert (found.left_out, len(found.pcrs)) == (("triples of kind 1",), 1)
+
+
+@pytest.mark.parametrize(
+    ("comid", "detail"),
+    [
+        ({}, "triples: not a map"),
+        ({4: {0: 5}}, "reference-value triples: not an array"),
+        ({4: {0: [[{}, [{0: 4, 1: {2: 5}}]]]}}, "digests: not an array"),
+    ],
+)
+def test_module_of_another_form_is_told_by_its_part(comid: dict[int, object], detail: str) -> None:
+    data = cbor2.dumps(CBORTag(501, {1: [CBORTag(506, cbor2.dumps(comid))]}))
+    assert refused(corim.import_corim, data, at=NOW).detail == detail
+
+
+@pytest.mark.parametrize("number", sorted(corim_cbor.BUILT_IN_TAGS))
+def test_tag_that_the_decoder_would_take_apart_is_kept(number: int) -> None:
+    assert corim_cbor.decode(cbor2.dumps(CBORTag(number, 5)), "it") == CBORTag(number, 5)
+
+
+def test_signed_corim_has_four_parts() -> None:
+    key = VerifyingKey.parse("alice", ALICE.listed().public_key)
+    error = refused(corim.import_corim, cbor2.dumps(CBORTag(18, [b"", {}, b""])), at=NOW, signer=key)
+    assert error.expected == "four parts"
+
+
 def test_corim_of_its_bound_is_read() -> None:
     short = manifest(measured(), _9=b"a" * 70_000)
     longest = manifest(measured(), _9=b"a" * (70_000 + corim_cbor.MAX_CORIM_BYTES - len(short)))
@@ -114,7 +151,8 @@ def test_nesting_of_a_corim_is_bounded() -> None:
 @pytest.mark.parametrize("validity", [{1: CBORTag(1, NOW), 2: 0}, {1: CBORTag(1, True)}, {0: 0, 1: CBORTag(1, NOW)}, 1])
 def test_validity_with_anything_else_in_it_is_refused(validity: object) -> None:
     error = refused(corim.import_corim, manifest(measured(), _4=validity), at=NOW)
-    assert "cannot be read" in error.detail
+    assert error.detail.startswith("the validity of the ")
+    assert error.detail.endswith(" cannot be read")
 
 
 @pytest.mark.parametrize("parts", [["", {}, b"", b""], [b"\xa0", [], b"", b""], [b"\xa0", {}, b"", ""]])
