@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -13,6 +14,9 @@ Object = dict[str, Any]
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+INITIALIZING = b"storage is (re)initializing"
+INITIALIZING_SECONDS = 30.0
+"""For a moment after its definition was made or changed, a kind answers like that: ask again."""
 
 
 class ApiError(RuntimeError):
@@ -68,6 +72,10 @@ class ApiClient:
         """
         data = None if body is None else json.dumps(body).encode()
         status, answer = self.raw(method, path, data, content_type=content_type)
+        deadline = time.monotonic() + INITIALIZING_SECONDS
+        while status == 429 and INITIALIZING in answer and time.monotonic() < deadline:
+            time.sleep(0.1)
+            status, answer = self.raw(method, path, data, content_type=content_type)
         try:
             parsed = json.loads(answer)
         except ValueError:
