@@ -10,18 +10,20 @@ import pytest
 from tools.lab.installation import RELEASE
 
 from support.operator_cluster import OperatorCluster
-from support.operator_fixtures import cluster, plane
 from support.people import person
 from support.policy_bench import chatelaine
 from support.waiting import until
-
-__all__ = ["cluster", "plane"]
 
 
 def trials(cluster: OperatorCluster) -> list[str]:
     """Namespaces of trials."""
     selector = "labelSelector=app.kubernetes.io/managed-by%3Dchatelaine-check"
     return [item["metadata"]["name"] for item in cluster.list(f"/api/v1/namespaces?{selector}")]
+
+
+def heard() -> None:
+    """Whoever runs in the background ignores interrupts, and so does all that it starts: a person's shell does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def waiting(cluster: OperatorCluster) -> bool:
@@ -48,7 +50,7 @@ async def test_what_was_made_is_deleted_when_somebody_interrupts(
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "chatelaine.cli.main", "check", "network", "--seconds", "300",
         "--kubeconfig", cluster.plane.kubeconfig,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, preexec_fn=heard,
     )  # fmt: skip
     try:
         await until("a pod waits for a node", lambda: waiting(cluster), seconds=120)

@@ -8,11 +8,8 @@ from typing import Any
 from tools.lab.installation import RELEASE
 
 from support.operator_cluster import OperatorCluster
-from support.operator_fixtures import cluster, plane
 from support.people import person
 from support.policy_bench import Done, chatelaine, operating
-
-__all__ = ["cluster", "plane"]
 
 
 async def explain(cluster: OperatorCluster, *arguments: str, login: Any = None) -> Done:

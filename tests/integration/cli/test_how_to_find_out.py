@@ -9,10 +9,7 @@ import sys
 from pathlib import Path
 
 from support.operator_cluster import SYSTEM, OperatorCluster
-from support.operator_fixtures import cluster, plane
 from support.waiting import until
-
-__all__ = ["cluster", "plane"]
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "find-out-what-is-wrong.md"
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)

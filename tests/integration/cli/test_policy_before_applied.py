@@ -6,11 +6,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from chatelaine.model.identifiers import key_label
 from support.operator_cluster import ZERO, OperatorCluster
-from support.operator_fixtures import cluster, plane
 from support.policy_bench import impostor, operating, policy_of
 from support.reference_bundles import Signer
-
-__all__ = ["cluster", "plane"]
 
 OTHER = "ab" * 32
 

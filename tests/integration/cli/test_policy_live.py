@@ -13,12 +13,9 @@ from chatelaine.evidence.event_log import MAX_LOG_BYTES
 from chatelaine.evidence.ima import MAX_IMA_CHUNK_BYTES
 from chatelaine.evidence.reference_values import PAYLOAD_TYPE
 from support.operator_cluster import ZERO, OperatorCluster
-from support.operator_fixtures import cluster, plane
 from support.policy_bench import chatelaine, impostor, operating, policy_of
 from support.reference_bundles import SERIES, Signer
 from support.waiting import until
-
-__all__ = ["cluster", "plane"]
 
 OTHER = "ab" * 32
 

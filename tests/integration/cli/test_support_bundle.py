@@ -9,11 +9,8 @@ from pathlib import Path
 from tools.lab.installation import RELEASE
 
 from support.operator_cluster import SYSTEM, OperatorCluster
-from support.operator_fixtures import cluster, plane
 from support.people import person
 from support.policy_bench import chatelaine
-
-__all__ = ["cluster", "plane"]
 
 PIN = "pkcs11:token=a?pin-value=83641927"
 PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIPlanted\n-----END EC PRIVATE KEY-----"
