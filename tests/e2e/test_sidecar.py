@@ -59,7 +59,7 @@ def installed(cluster: Cluster, image: Built, tmp_path: Path) -> Iterator[Cluste
         yield cluster
     finally:
         cluster.kubectl("delete", "hsmclaims", "--all", "--namespace", TEAM, "--ignore-not-found", "--timeout=60s")
-        helm(cluster, "uninstall", "--no-hooks", "--wait")
+        helm(cluster, "uninstall", "--wait", "--timeout=120s")
         cluster.kubectl("delete", "hsms", "--all", "--timeout=30s")
 
 
