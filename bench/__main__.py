@@ -6,7 +6,19 @@ import importlib
 import sys
 import time
 
-NAMES = ("quotes", "event_logs", "ima", "reference_values", "rounds", "pkcs11", "claims", "tamper", "idle", "scale")
+NAMES = (
+    "quotes",
+    "event_logs",
+    "ima",
+    "reference_values",
+    "rounds",
+    "pkcs11",
+    "claims",
+    "tamper",
+    "idle",
+    "scale",
+    "fleet",
+)
 
 
 def main() -> int:
