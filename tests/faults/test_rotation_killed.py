@@ -14,8 +14,8 @@ import pytest
 
 from chatelaine.cli.pki_rotation import begin
 from chatelaine.controller import pki
-from chatelaine.controller.pki import CA_NAME
 from chatelaine.controller.rotation import RotationReport
+from chatelaine.model.identifiers import CA_NAME
 from chatelaine.pki.authority import Authority, Phase
 from chatelaine.pki.chain import load_bundle
 from support.control_plane import ROOT

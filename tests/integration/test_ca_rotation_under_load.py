@@ -16,8 +16,7 @@ import pytest
 from tools.lab.system import TEAM, Lab, claim, running
 from tools.lab.workload import SigningClient, create_pod
 
-from chatelaine.controller.pki import CA_NAME
-from chatelaine.model.identifiers import OPERATOR_SERVER_NAME, agent_server_name, gateway_server_name
+from chatelaine.model.identifiers import CA_NAME, OPERATOR_SERVER_NAME, agent_server_name, gateway_server_name
 from chatelaine.pki.chain import load_bundle
 from chatelaine.pki.leaf import ProcessLeaf
 from chatelaine.wire.messages import GatewayHello, HostIdentity, Message

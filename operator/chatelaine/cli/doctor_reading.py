@@ -13,7 +13,6 @@ from cryptography import x509
 from chatelaine import __version__
 from chatelaine.cli.explain_access import PersonAdapter, Wish
 from chatelaine.cli.explain_reading import bodies, everything, lease, reading, skew
-from chatelaine.controller.pki import CA_NAME
 from chatelaine.diagnosis.installation import CertificateSight, InstallationSight, PodSight
 from chatelaine.diagnosis.kinds import OURS, Definition
 from chatelaine.diagnosis.rights import Rule
@@ -35,6 +34,7 @@ from chatelaine.kube.port import (
 )
 from chatelaine.model.claim import HsmClaim
 from chatelaine.model.hsm import Hsm
+from chatelaine.model.identifiers import CA_NAME
 from chatelaine.model.policy import AttestationPolicy
 from chatelaine.pki.chain import load_bundle
 from chatelaine.pki.errors import PkiError

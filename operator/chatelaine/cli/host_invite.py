@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chatelaine.controller.pki import CA_NAME, ENDPOINT_KEY, KubeInvitations
+from chatelaine.controller.pki import ENDPOINT_KEY, KubeInvitations
 from chatelaine.controller.rotation import BUNDLE_KEY
 from chatelaine.kube.adapter import KubeAdapter
 from chatelaine.kube.errors import NotFound
 from chatelaine.kube.port import CONFIG_MAPS
+from chatelaine.model.identifiers import CA_NAME
 from chatelaine.pki.chain import load_bundle, spki_digest
 from chatelaine.pki.invitation import INVITATION_LIFETIME_SECONDS, Invitation, secret_digest
 

@@ -12,12 +12,12 @@ from typing import Final
 
 import msgspec
 
-from chatelaine.controller.pki import CA_NAME, FIELD_MANAGER, ROTATION_KEY
+from chatelaine.controller.pki import FIELD_MANAGER, ROTATION_KEY
 from chatelaine.controller.rotation import RotationReport
 from chatelaine.kube.adapter import KubeAdapter
 from chatelaine.kube.errors import NotFound
 from chatelaine.kube.port import CONFIG_MAPS, metadata_of
-from chatelaine.model.identifiers import ANNOTATION_ROTATE_CA, ANNOTATION_ROTATE_CA_GRACE
+from chatelaine.model.identifiers import ANNOTATION_ROTATE_CA, ANNOTATION_ROTATE_CA_GRACE, CA_NAME
 from chatelaine.model.printable import printable
 from chatelaine.pki.authority import Phase
 

@@ -11,6 +11,7 @@ import typer
 
 from chatelaine.cli.exits import FAILED, VERIFY_USAGE
 from chatelaine.cli.usage import UsageGroup
+from chatelaine.model.identifiers import CA_NAME
 from chatelaine.model.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def check(
 
 async def _look(bodies: list[dict[str, object]], namespace: str, kubeconfig: Path | None) -> list[Found]:
     from chatelaine.cli.backup_manifests import read_installation
-    from chatelaine.cli.restore_check import CA_SECRET, authority, live_by_name
+    from chatelaine.cli.restore_check import authority, live_by_name
     from chatelaine.cli.restore_check import check as held_against
     from chatelaine.kube.adapter import KubeAdapter
     from chatelaine.kube.errors import NotFound
@@ -66,7 +67,7 @@ async def _look(bodies: list[dict[str, object]], namespace: str, kubeconfig: Pat
         live = await read_installation(kube)
         try:
             # Its metadata alone: nobody here needs to see the key.
-            await kube.get_metadata(SECRETS, CA_SECRET, namespace)
+            await kube.get_metadata(SECRETS, CA_NAME, namespace)
             there = True
         except NotFound:
             there = False

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from chatelaine.kube.port import CLAIMS, HSMS, JsonObject
 from chatelaine.model.claim import HsmClaim
 from chatelaine.model.conditions import find
 from chatelaine.model.hsm import Hsm
-from chatelaine.model.identifiers import ANNOTATION_READMIT
+from chatelaine.model.identifiers import ANNOTATION_READMIT, CA_NAME
 from chatelaine.model.reasons import ConditionType, Reason
 from chatelaine.model.verdict import Outcome
 
 Live = Mapping[tuple[str, str, str], JsonObject]
 """Objects of the cluster by kind, namespace (empty for cluster-scoped ones) and name."""
-CA_SECRET: Final = "chatelaine-ca"  # noqa: S105 - the name of a Secret, no secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ def live_by_name(bodies: Sequence[JsonObject]) -> Live:
 
 def authority(namespace: str, *, there: bool) -> Found:
     """The CA of our own processes."""
-    what = f"Secret {namespace}/{CA_SECRET}"
+    what = f"Secret {namespace}/{CA_NAME}"
     if there:
         return Found(what, Outcome.HOLDS, "is there")
     return Found(

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from chatelaine.controller.rotation import BUNDLE_KEY, NOBODY, Asked, Everybody, Tellings, report, stage_of
 from chatelaine.kube.errors import AlreadyExists, Conflict, Forbidden, KubeError, NotFound
 from chatelaine.kube.port import CONFIG_MAPS, SECRETS, Guard, JsonObject, KubePort
-from chatelaine.model.identifiers import LABEL_MANAGED_BY, MANAGED_BY, OPERATOR_SERVER_NAME, digest_of
+from chatelaine.model.identifiers import CA_NAME, LABEL_MANAGED_BY, MANAGED_BY, OPERATOR_SERVER_NAME, digest_of
 from chatelaine.pki.authority import Authority, Phase, RotationStep, renewal_due
 from chatelaine.pki.errors import AuthorityMalformed, PkiError
 from chatelaine.pki.invitation import (
@@ -40,7 +40,6 @@ from chatelaine.telemetry.log import logger
 from chatelaine.wire.messages import Leaf, LeafRequest
 from chatelaine.wire.peer import PeerClient, PeerError
 
-CA_NAME: Final = "chatelaine-ca"
 ENDPOINT_KEY: Final = "join-endpoint"
 ROTATION_KEY: Final = "rotation"
 FIELD_MANAGER: Final = "chatelaine-pki"

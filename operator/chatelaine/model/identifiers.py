@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 GROUP: Final = "chatelaine.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
+CA_NAME: Final = "chatelaine-ca"
+"""Of the operator's Secret with its CA, and of the ConfigMap that publishes the CA's certificate."""
 
 FINALIZER: Final = f"{GROUP}/cleanup"
 

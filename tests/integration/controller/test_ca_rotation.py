@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from chatelaine.cli.pki_rotation import RotationFailed, begin, text_of
 from chatelaine.cli.pki_rotation import seen as read_report
 from chatelaine.controller.operator import Operator
-from chatelaine.controller.pki import CA_NAME
 from chatelaine.controller.rotation import RotationReport
 from chatelaine.model.identifiers import (
     ANNOTATION_ROTATE_CA_GRACE,
+    CA_NAME,
     LABEL_CLAIM_NAME,
     LABEL_CLAIM_UID,
     OPERATOR_SERVER_NAME,

@@ -14,10 +14,10 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from tools.control_plane.access import ClusterAccess
 
-from chatelaine.controller.pki import CA_NAME, ENDPOINT_KEY, ROTATION_KEY, ClusterPki
+from chatelaine.controller.pki import ENDPOINT_KEY, ROTATION_KEY, ClusterPki
 from chatelaine.controller.rotation import BUNDLE_KEY
 from chatelaine.kube.adapter import KubeAdapter
-from chatelaine.model.identifiers import OPERATOR_SERVER_NAME
+from chatelaine.model.identifiers import CA_NAME, OPERATOR_SERVER_NAME
 from chatelaine.pki.authority import LEAF_LIFETIME_SECONDS, Authority
 from chatelaine.pki.chain import load_bundle
 from chatelaine.pki.errors import AuthorityMalformed, CertificateRefused, Flaw
