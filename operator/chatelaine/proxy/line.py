@@ -5,10 +5,9 @@ from __future__ import annotations
 import ssl
 import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
-from aiohttp.connector import Connection
 
 from chatelaine.model.identifiers import PKI_DOMAIN, digest_of
 from chatelaine.pki.chain import check_leaf_der, pem_of
@@ -22,6 +21,7 @@ from chatelaine.proxy.limits import (
     MAX_ANSWER_BYTES,
     MAX_GATEWAY_CONNECTIONS,
 )
+from chatelaine.wire.connector import CheckedConnector
 
 _CHUNK_BYTES: Final = 65536
 _GATEWAYS: Final = "gateway."
@@ -123,7 +123,7 @@ def context_for(binding: Binding) -> ssl.SSLContext:
     return context
 
 
-class _PinningConnector(aiohttp.TCPConnector):
+class _PinningConnector(CheckedConnector):
     """Hands out connections to the attested gateway only, so that nobody else is told anything."""
 
     def __init__(self, binding: Binding, context: ssl.SSLContext) -> None:
@@ -134,24 +134,13 @@ class _PinningConnector(aiohttp.TCPConnector):
         self._known = b""
         self._known_until = 0
 
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
-    ) -> Connection:
-        """As aiohttp's, with one question in between, on kept connections too.
+    def check(self, certificate: bytes, host: str | None) -> None:
+        """See `CheckedConnector`.
 
         Raises:
             GatewayNotAuthenticated: not the gateway of the binding.
         """
-        connection = await super().connect(req, traces, timeout)
-        try:
-            self._check(_certificate_of(connection), int(time.time()))
-        except GatewayNotAuthenticated:
-            connection.close()
-            raise
-        return connection
+        self._check(certificate, int(time.time()))
 
     def _check(self, der: bytes, now: int) -> None:
         if der and der == self._known and now <= self._known_until:
@@ -173,11 +162,6 @@ class _PinningConnector(aiohttp.TCPConnector):
 
 def _is_gateway(name: str) -> bool:
     return name.startswith(_GATEWAYS) and name.endswith(f".{PKI_DOMAIN}")
-
-
-def _certificate_of(connection: Connection) -> bytes:
-    tls = connection.transport.get_extra_info("ssl_object") if connection.transport is not None else None
-    return (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
 
 
 async def _bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -27,6 +27,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chatelaine.model.printable import printable
+from chatelaine.wire.connector import CheckedConnector, certificate_of
 from chatelaine.wire.errors import MessageError
 from chatelaine.wire.messages import Message, Problem, decode, encode
 
@@ -238,34 +239,20 @@ class PeerClient:
         return f"{self._target.server_name or 'peer'} at {self._target.host}:{self._target.port}"
 
 
-class _PinningConnector(aiohttp.TCPConnector):
+class _PinningConnector(CheckedConnector):
     """Hands out connections only to peers whose key is admitted, so that others are told nothing."""
 
     def __init__(self, admits: Callable[[bytes], bool] | None) -> None:
         super().__init__(limit=8, ttl_dns_cache=10)
         self._admits = admits
 
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
-    ) -> Connection:
-        """As aiohttp's, with one question in between.
+    def check(self, certificate: bytes, host: str | None) -> None:
+        """See `CheckedConnector`.
 
         Raises:
             PeerNotAuthenticated: the key is not admitted.
         """
-        connection = await super().connect(req, traces, timeout)
-        try:
-            self._check(connection, req.url.host)
-        except PeerNotAuthenticated:
-            connection.close()
-            raise
-        return connection
-
-    def _check(self, connection: Connection, host: str | None) -> None:
-        if self._admits is not None and not self._admits(_key_of(_certificate_of(connection))[0]):
+        if self._admits is not None and not self._admits(_key_of(certificate)[0]):
             raise PeerNotAuthenticated(f"{host}: not the key that was attested")
 
 
@@ -276,13 +263,8 @@ class _Response(aiohttp.ClientResponse):
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         """See `aiohttp.ClientResponse`."""
-        self.peer_certificate = _certificate_of(connection)
+        self.peer_certificate = certificate_of(connection)
         return await super().start(connection)
-
-
-def _certificate_of(connection: Connection) -> bytes:
-    tls = connection.transport.get_extra_info("ssl_object") if connection.transport is not None else None
-    return (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
 
 
 def _peer_certificate(response: aiohttp.ClientResponse) -> tuple[bytes, int]:
